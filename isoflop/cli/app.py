@@ -1,0 +1,215 @@
+"""`isoflop`: finds the command, reads its flags, and turns every expected failure into one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import functools
+import importlib
+import io
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+Command = Callable[..., None]
+
+
+class Verb(NamedTuple):
+    """Where a command lives, and what it does in a few words."""
+
+    where: str
+    """`module:function`, imported when the command is called."""
+    does: str
+    """For the list of commands."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(args)
+    except ValueError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(_os_sentence(error))
+    except KeyboardInterrupt:
+        print("\nisoflop: stopped; the same command goes on where this one was", file=sys.stderr)
+        return 130
+
+
+def _dispatch(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if args[0] in ("-V", "--version"):
+        from isoflop import __version__
+
+        print(f"isoflop {__version__}")
+        return 0
+    name = args.pop(0)
+    if any(verb.startswith(f"{name} ") for verb in VERBS):
+        wanted = f"{name} {args[0]}" if args else name
+        if wanted not in VERBS:
+            return _nested_help(name, wanted)
+        name, args = wanted, args[1:]
+    if name not in VERBS:
+        raise ValueError(f"there is no command {name!r}{_nearest(name, VERBS)}; `isoflop --help` lists them")
+    module, function = VERBS[name].where.split(":")
+    command: Command = getattr(importlib.import_module(module), function)
+    call(command, args, prog=f"isoflop {name}")
+    return 0
+
+
+def call(command: Command, args: Sequence[str], *, prog: str) -> None:
+    """Parse `args` by the command's signature (its docstring is the help) and call it.
+
+    A command may carry `prepare`, which turns the arguments into its defaults before they are read (presets).
+    """
+    import tyro
+
+    prepare = getattr(command, "prepare", None)
+    ready = prepare(list(args)) if prepare else command
+    # the help that teaches goes out as tyro draws it; what it says of an error is reduced to a sentence
+    said = io.StringIO()
+    options: dict[str, Any] = {"prog": prog, "config": (tyro.conf.OmitArgPrefixes,), "registry": _counts()}
+    try:
+        with contextlib.redirect_stderr(said):
+            bound, unknown = tyro.cli(_binder(ready), args=list(args), return_unknown_args=True, **options)
+    except SystemExit as leave:
+        if not leave.code:
+            raise
+        raise ValueError(_one_line(said.getvalue(), prog)) from None
+    if unknown:
+        flags = [
+            flag
+            for action in tyro.extras.get_parser(_binder(ready), **options)._actions
+            for flag in action.option_strings
+        ]
+        raise ValueError(
+            f"{prog} has no option {unknown[0]!r}{_nearest(unknown[0], flags)}; `{prog} --help` lists them"
+        )
+    bound()
+
+
+def _binder(command: Command) -> Callable[..., Callable[[], None]]:
+    """Give the command's signature to a function that only binds, so that parsing errors and its own stay apart."""
+
+    @functools.wraps(command)
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:
+        return lambda: command(*args, **kwargs)
+
+    return bind
+
+
+_SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+
+
+def parse_count(text: str) -> float:
+    """Read 1e9, 20M, 1.5B, 3_000 or 2T as a number.
+
+    Raises:
+        ValueError: the text is no number.
+    """
+    match = re.fullmatch(r"([-+]?[\d_.]+(?:e[-+]?\d+)?)([kmbgt]?)", text.strip().lower())
+    try:
+        if match is None:
+            return float(text)
+        return float(match[1]) * _SUFFIXES.get(match[2], 1)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number; write it like 1e9, 20M or 1.5B") from None
+
+
+def _whole(text: str) -> int:
+    value = parse_count(text)
+    if not value.is_integer():
+        raise ValueError(f"{text!r} must be a whole number")
+    return int(value)
+
+
+def _counts() -> Any:
+    """Let every number on the command line be written as a count."""
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        reader: Callable[[str], float] | None = {int: _whole, float: parse_count}.get(info.type)
+        if reader is None:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="INT" if info.type is int else "FLOAT",
+            instance_from_str=lambda args: reader(args[0]),
+            is_instance=lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
+            str_from_instance=lambda value: [f"{value:g}" if isinstance(value, float) else str(value)],
+        )
+
+    return registry
+
+
+def _nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    spelt = name.split("=")[0].replace("_", "-")
+    close = difflib.get_close_matches(spelt, list(known), n=1, cutoff=0.5)
+    return f", perhaps you meant {close[0]!r}" if close else ""
+
+
+def _one_line(box: str, prog: str) -> str:
+    """Take the message out of the parser's framed answer."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [line.strip("│ ").strip() for line in plain.splitlines() if line.startswith("│")]
+    message = []
+    for line in lines:
+        if not line or set(line) <= {"─"}:
+            break
+        message.append(line)
+    return f"{' '.join(message).rstrip('.')}; `{prog} --help` explains each option"
+
+
+def _os_sentence(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"the disk is full{where}; free some space and repeat the command"
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"{error.filename} does not exist; check the path"
+    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+
+
+def _fail(sentence: str) -> int:
+    print(f"isoflop: {' '.join(sentence.split())}", file=sys.stderr)
+    return 2
+
+
+def _nested_help(group: str, wanted: str) -> int:
+    known = {verb: entry for verb, entry in VERBS.items() if verb.startswith(f"{group} ")}
+    if wanted not in (group, f"{group} --help", f"{group} -h"):
+        raise ValueError(f"there is no command {wanted!r}{_nearest(wanted, known)}; choose one of {', '.join(known)}")
+    print("\n".join([f"usage: isoflop {group} COMMAND", "", *_rows(known)]))
+    return 0
+
+
+def _rows(verbs: Mapping[str, Verb]) -> list[str]:
+    width = max(map(len, verbs))
+    return [f"  {name:<{width}}  {verb.does}" for name, verb in verbs.items()]
+
+
+def _overview() -> str:
+    return "\n".join(
+        [
+            "usage: isoflop COMMAND [OPTIONS]      `isoflop COMMAND --help` explains one",
+            "",
+            "From a folder of text to a scaling law, and from a law to a plan:",
+            "",
+            *_rows(VERBS),
+        ]
+    )
+
+
+VERBS: Mapping[str, Verb] = {
+    "data": Verb("isoflop.cli.data:data", "build token files from texts"),
+    "fit": Verb("isoflop.cli.law:fit", "fit scaling laws to a study or a table of runs"),
+    "predict": Verb("isoflop.cli.law:predict", "forecast the loss of a model and a number of tokens"),
+    "optimal": Verb("isoflop.cli.law:optimal", "find the best size and tokens for a budget"),
+}

@@ -1,0 +1,1 @@
+"""Scaling laws: formulas, fits, uncertainty, optima, forecasts. Imports no torch."""

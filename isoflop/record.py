@@ -1,0 +1,121 @@
+"""What runs measured: the only bridge between those who train and those who fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isoflop.files import read_json, write_json
+
+Floats = NDArray[np.float64]
+ParamConvention = Literal["compute", "body", "body+head", "total", "given"]
+SYMBOLS: Mapping[str, str] = {"N": "params", "D": "tokens", "C": "flops", "L": "loss"}
+"""The papers' letters, and the fields that they stand for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One training run as measured."""
+
+    id: str
+    """Name of the run: its folder, or its row in a table."""
+    params: Mapping[str, float]
+    """N by convention (`isoflop.flops.params_by_convention`); a table from outside has `given` alone."""
+    tokens: float
+    """D, training tokens seen, repeats included."""
+    flops: float
+    """C, training FLOPs by the product's own count, as the table says, or else 6·N·D."""
+    loss: float | None
+    """L, final validation loss, nats per token; None where the run has none."""
+    status: Literal["complete", "diverged", "failed"] = "complete"
+    """Only complete runs are fitted."""
+    budget: float | None = None
+    """FLOPs that the run was asked to spend, where a budget decided its length."""
+    group: str | None = None
+    """Runs that share a trunk, and so an error, share a group."""
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    """What else was measured: seconds, train_loss, bits_per_byte, perplexity, tokens_per_second, …"""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """The run's configuration, where it is one of ours."""
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, atomically."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Read what `write` wrote.
+
+        Raises:
+            ValueError: the file is no record.
+        """
+        value = read_json(path)
+        names = {f.name for f in fields(cls)}
+        if not isinstance(value, dict) or not {"id", "params", "tokens", "flops", "loss"} <= set(value) <= names:
+            raise ValueError(f"{path} is not a record of a run; delete it and repeat the run")
+        return cls(**value)
+
+
+@dataclass(frozen=True)
+class Records:
+    """The runs of one series that may share a law, with N under one convention."""
+
+    runs: tuple[Record, ...]
+    source: str
+    """Where they come from, for the eye: a path."""
+    convention: ParamConvention = "compute"
+    """How N is counted."""
+    left_out: tuple[str, ...] = ()
+    """Runs that are not fitted, each with its reason."""
+
+    def __len__(self) -> int:
+        """Return the number of runs."""
+        return len(self.runs)
+
+    def _column(self, value: Callable[[Record], float | None]) -> Floats:
+        return np.array([value(run) for run in self.runs], dtype=np.float64)
+
+    @cached_property
+    def N(self) -> Floats:  # noqa: N802 - the papers' letter
+        """Parameters under `convention`."""
+        return self._column(lambda run: run.params[self.convention])
+
+    @cached_property
+    def D(self) -> Floats:  # noqa: N802
+        """Training tokens."""
+        return self._column(lambda run: run.tokens)
+
+    @cached_property
+    def C(self) -> Floats:  # noqa: N802
+        """Training FLOPs."""
+        return self._column(lambda run: run.flops)
+
+    @cached_property
+    def L(self) -> Floats:  # noqa: N802
+        """Final loss, nats per token."""
+        return self._column(lambda run: run.loss)
+
+    def take(self, index: Iterable[Any] | Floats) -> Records:
+        """Return the runs at these positions, or those where a mask is true."""
+        chosen = np.arange(len(self.runs))[np.asarray(index)]
+        return replace(self, runs=tuple(self.runs[i] for i in chosen))
+
+    def under(self, convention: ParamConvention) -> Records:
+        """Return the same runs with N counted otherwise.
+
+        Raises:
+            ValueError: the source does not say N under this convention.
+        """
+        missing = [run.id for run in self.runs if convention not in run.params]
+        if missing:
+            known = ", ".join(self.runs[0].params)
+            raise ValueError(
+                f"params={convention!r} is not known for run {missing[0]} of {self.source}; it has {known}"
+            )
+        return replace(self, convention=convention)

@@ -1,0 +1,1 @@
+"""A question expanded into runs, and the runs handed to machines."""

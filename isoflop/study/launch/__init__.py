@@ -1,0 +1,1 @@
+"""Executors: each runs folders, and knows only folders."""
