@@ -6,7 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
+
+from isoflop.files import read_json, write_json
 
 PositionKind = Literal["learned", "rope"]
 NormKind = Literal["layernorm", "rmsnorm"]
@@ -318,6 +321,32 @@ PARTS: Mapping[str, Any] = {"model": ModelConfig, "data": DataConfig, "optim": O
 
 def _identity(part: Any) -> dict[str, Any]:
     return {f.name: getattr(part, f.name) for f in fields(part) if f.metadata.get("identity", True)}
+
+
+def write_run(config: RunConfig, out: Path) -> Path:
+    """Make the run's folder `out/<id>` with its config.json, or find it; return it.
+
+    Raises:
+        ValueError: the folder holds another run.
+    """
+    folder = out / config.id
+    if (folder / "config.json").exists():
+        if differences := config.differences(read_run(folder)):
+            raise ValueError(f"{folder} holds another run: {', '.join(differences)}; choose another --out")
+        return folder
+    write_json(folder / "config.json", config.to_dict())
+    return folder
+
+
+def read_run(folder: Path) -> RunConfig:
+    """Read the configuration of a run folder.
+
+    Raises:
+        ValueError: the folder holds no run.
+    """
+    if not (folder / "config.json").exists():
+        raise ValueError(f"{folder} holds no run (no config.json); `isoflop train --data T` starts one")
+    return RunConfig.from_dict(read_json(folder / "config.json"))
 
 
 def preset(name: str, **changes: Any) -> ModelConfig:

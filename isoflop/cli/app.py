@@ -93,6 +93,23 @@ def call(command: Command, args: Sequence[str], *, prog: str) -> None:
     bound()
 
 
+def with_defaults(command: Command, **defaults: Any) -> Command:
+    """Return the command with other defaults, its help unchanged."""
+    changed = functools.partial(command, **defaults)
+    changed.__doc__ = command.__doc__
+    return changed
+
+
+def flag_value(args: Sequence[str], flag: str) -> str | None:
+    """Value of `--flag value` or `--flag=value` before the arguments are parsed; None where it is absent."""
+    for here, following in zip(args, [*args[1:], None], strict=True):
+        if here == flag:
+            return following
+        if here.startswith(f"{flag}="):
+            return here.partition("=")[2]
+    return None
+
+
 def _binder(command: Command) -> Callable[..., Callable[[], None]]:
     """Give the command's signature to a function that only binds, so that parsing errors and its own stay apart."""
 
@@ -209,6 +226,9 @@ def _overview() -> str:
 
 VERBS: Mapping[str, Verb] = {
     "data": Verb("isoflop.cli.data:data", "build token files from texts"),
+    "train": Verb("isoflop.cli.train:train", "train a model, or go on with a run"),
+    "generate": Verb("isoflop.cli.train:generate", "write text with a trained model"),
+    "evaluate": Verb("isoflop.cli.train:evaluate", "measure a trained model on validation tokens"),
     "fit": Verb("isoflop.cli.law:fit", "fit scaling laws to a study or a table of runs"),
     "predict": Verb("isoflop.cli.law:predict", "forecast the loss of a model and a number of tokens"),
     "optimal": Verb("isoflop.cli.law:optimal", "find the best size and tokens for a budget"),

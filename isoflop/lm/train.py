@@ -1,0 +1,382 @@
+"""The one training loop: `train(run_dir) -> Record`, resumable bit for bit at any step."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+import psutil
+import torch
+from torch import Tensor
+
+from isoflop.config import RunConfig, read_run
+from isoflop.data.tokens import BatchStream, Tokens, open_tokens, validation_windows
+from isoflop.flops import FLOPS, compute, params_by_convention, train_steps
+from isoflop.lm import checkpoint as checkpoints
+from isoflop.lm.evaluate import Evaluation, evaluate
+from isoflop.lm.kernels import keep_freed_memory
+from isoflop.lm.model import Transformer
+from isoflop.lm.optim import build, clip_by_global_norm
+from isoflop.lm.schedule import multiplier
+from isoflop.record import Record
+
+INTERIM_SHARE = 16
+"""Evaluations along the way use one in this many of the validation tokens; the final one uses all."""
+EXPLODED = 3.0
+"""A loss of this many times the first step's has left for good: initial losses lie near ln V, the worst guess."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands, for those who watch."""
+
+    run: str
+    step: int
+    steps: int
+    loss: float
+    """Training loss since the last report, nats per token."""
+    tokens_per_second: float
+    memory_bytes: int
+    """Resident memory, or the GPU's peak."""
+
+    @property
+    def perplexity(self) -> float:
+        """e^loss."""
+        return math.exp(min(self.loss, 700))
+
+
+@dataclass
+class _State:
+    """What the loop carries from step to step besides tensors; a checkpoint keeps it whole."""
+
+    seconds: float = 0.0
+    """Spent in steps, evaluations left out."""
+    first_loss: float = math.nan
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    train_loss: float = math.nan
+    """Mean over the last stretch between log lines."""
+    log_bytes: int = 0
+    """Length of log.jsonl, so that a resumed run cuts off what came after its checkpoint."""
+    memory_bytes: int = 0
+    threads: list[int] = field(default_factory=list)
+    """Thread counts that the run was trained with; more than one: not bit-exact."""
+
+
+@dataclass
+class _Run:
+    """A run being trained."""
+
+    folder: Path
+    config: RunConfig
+    tokens: Tokens
+    steps: int
+    model: Transformer
+    optimizer: torch.optim.Optimizer
+    grads: list[Tensor]
+    state: _State
+    device: torch.device
+
+
+def train(
+    folder: Path,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Record | None:
+    """Train the run of a folder to its end, from its newest checkpoint if it has one, and write its record.
+
+    Args:
+        folder: Run folder with config.json (`isoflop.config.write_run`).
+        on_progress: Called at every line of the log.
+        should_stop: Asked before every step; when true, the run saves a checkpoint and ends.
+
+    Returns:
+        The record, or None where the run was stopped before its end.
+
+    Raises:
+        ValueError: the data is not what the run was made for, or another process trains the run.
+    """
+    if (folder / "record.json").exists():
+        return Record.read(folder / "record.json")
+    config = read_run(folder)
+    keep_freed_memory()
+    try:
+        with filelock.FileLock(folder / "lock", timeout=0):
+            run, step = _start(folder, config)
+            return _loop(run, step, on_progress, should_stop)
+    except filelock.Timeout:
+        raise ValueError(f"{folder} is being trained by another process; wait for it or stop it") from None
+
+
+def open_data(config: RunConfig) -> Tokens:
+    """Open a run's tokens and make sure that they are the ones that it was made for.
+
+    Raises:
+        ValueError: other tokens, or another tokenizer.
+    """
+    tokens = open_tokens(config.data, vocab_size=config.model.vocab_size)
+    if tokens.fingerprint != config.data_sha256:
+        raise ValueError(
+            f"{data.data} holds other tokens ({tokens.fingerprint[:10]}) than the run was made for "
+            f"({config.data_sha256[:10]}); bring the old ones back, or start a run of its own"
+        )
+    return tokens
+
+
+def _start(folder: Path, config: RunConfig) -> tuple[_Run, int]:
+    tokens = open_data(config)
+    device = torch.device(_device(config.train.device))
+    torch.manual_seed(config.train.seed)
+    model = Transformer(config.model, seed=config.train.seed).to(device).train()
+    optimizer, flats = build(model, config.optim, d_model=config.model.d_model)
+    steps = train_steps(config.model, config.train, train_tokens=len(tokens.train))
+    run = _Run(
+        folder=folder,
+        config=config,
+        tokens=tokens,
+        steps=steps,
+        model=model,
+        optimizer=optimizer,
+        grads=[flat.grads for flat in flats],
+        state=_State(),
+        device=device,
+    )
+    return run, _resume(run)
+
+
+def _device(wanted: str) -> str:
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda, but torch finds no GPU here; use device=cpu or device=auto")
+    return wanted
+
+
+def _resume(run: _Run) -> int:
+    saved = checkpoints.load_newest(run.folder)
+    threads = torch.get_num_threads()
+    if saved is None:
+        run.state.threads = [threads]
+        (run.folder / "log.jsonl").write_bytes(b"")
+        return 0
+    with torch.no_grad():
+        for name, param in run.model.named_parameters():
+            param.copy_(saved.tensors["model"][name])
+    for index, (param, _) in enumerate(_optimized(run.optimizer)):
+        moments = {name: saved.tensors["optimizer"][f"{index}.{name}"].to(run.device) for name in ("mean", "square")}
+        run.optimizer.state[param] = {"step": saved.step, **moments}
+    torch.set_rng_state(saved.tensors["random"]["cpu"])
+    if run.device.type == "cuda":
+        torch.cuda.set_rng_state(saved.tensors["random"]["cuda"])
+    run.state = _State(**saved.state)
+    if threads not in run.state.threads:
+        log.warning("%s goes on with %d threads, not %s: no longer bit-exact", run.folder, threads, run.state.threads)
+        run.state.threads.append(threads)
+    with (run.folder / "log.jsonl").open("r+b") as file:
+        file.truncate(run.state.log_bytes)
+    return saved.step
+
+
+def _optimized(optimizer: torch.optim.Optimizer) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            yield param, optimizer.state.get(param, {})
+
+
+def _save(run: _Run, step: int) -> None:
+    moments = {
+        f"{index}.{name}": state[name]
+        for index, (_, state) in enumerate(_optimized(run.optimizer))
+        for name in ("mean", "square")
+    }
+    random = {"cpu": torch.get_rng_state()}
+    if run.device.type == "cuda":
+        random["cuda"] = torch.cuda.get_rng_state()
+    model = dict(run.model.named_parameters())
+    tensors: Mapping[str, Mapping[str, Tensor]] = {"model": model, "optimizer": moments, "random": random}
+    saved = checkpoints.Checkpoint(step=step, tensors=tensors, state=asdict(run.state))
+    checkpoints.save(run.folder, saved, keep_last=run.config.train.keep_last)
+
+
+def _loop(
+    run: _Run,
+    step: int,
+    on_progress: Callable[[Progress], None] | None,
+    should_stop: Callable[[], bool],
+) -> Record | None:
+    train, state = run.config.train, run.state
+    stream = BatchStream(
+        run.tokens.train, batch_size=train.batch_size, context_length=run.config.model.context_length, seed=train.seed
+    )
+    eval_every = train.eval_every or max(1, run.steps // 10)
+    log_every = train.log_every or max(1, run.steps // 200)
+    checkpoint_every = train.checkpoint_every or _default_interval(run)
+    with _open_log(run) as write:
+        while step < run.steps:
+            if should_stop():
+                _save(run, step)
+                return None
+            began = time.perf_counter()
+            loss, norm, lr = _step(run, step, *stream.batch(step))
+            state.seconds += time.perf_counter() - began
+            step += 1
+            if step == 1:
+                state.first_loss = loss
+            if reason := _divergence(loss, norm, state.first_loss):
+                write({"step": step, "diverged": reason})
+                return _finish(run, step, None, reason)
+            state.loss_sum, state.loss_steps = state.loss_sum + loss, state.loss_steps + 1
+            if step % log_every == 0 or step == run.steps:
+                _report(run, step, lr, norm, write, on_progress)
+            if step % eval_every == 0 and step < run.steps:
+                write(_evaluation_line(step, _evaluate(run, run.config.data.val_tokens // INTERIM_SHARE)))
+            if step % checkpoint_every == 0 and step < run.steps:
+                _save(run, step)
+        final = _evaluate(run, run.config.data.val_tokens)
+        write(_evaluation_line(step, final))
+        _save(run, step)
+        return _finish(run, step, final, None)
+
+
+def _default_interval(run: _Run) -> int:
+    epoch = len(run.tokens.train) // (run.config.train.batch_size * run.config.model.context_length)
+    return max(1, epoch if run.steps >= 2 * epoch else run.steps // 5)
+
+
+@contextmanager
+def _open_log(run: _Run) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    with (run.folder / "log.jsonl").open("ab") as file:
+
+        def write(line: Mapping[str, Any]) -> None:
+            file.write(json.dumps(line).encode() + b"\n")
+            file.flush()
+            run.state.log_bytes = file.tell()
+
+        yield write
+
+
+def _step(run: _Run, step: int, inputs: Any, targets: Any) -> tuple[float, float, float]:
+    """One optimizer step: loss (nats per token), gradient norm before clipping, learning rate."""
+    train, optim = run.config.train, run.config.optim
+    for grads in run.grads:
+        grads.zero_()
+    x, y = (torch.from_numpy(ids).to(run.device) for ids in (inputs, targets))
+    loss = 0.0
+    for part_x, part_y in zip(x.chunk(train.grad_accum), y.chunk(train.grad_accum), strict=True):
+        with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=train.precision == "bf16"):
+            part = run.model.loss(part_x, part_y) / train.grad_accum
+        part.backward()  # type: ignore[no-untyped-call]
+        loss += part.item()
+    norm = clip_by_global_norm(run.grads, optim.grad_clip if optim.grad_clip is not None else math.inf).item()
+    lr = optim.peak_lr(run.config.model.d_model) * multiplier(step, steps=run.steps, optim=optim)
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr
+    if math.isfinite(loss) and math.isfinite(norm):
+        run.optimizer.step()
+    return loss, norm, lr
+
+
+def _divergence(loss: float, norm: float, first_loss: float) -> str | None:
+    if not math.isfinite(loss) or not math.isfinite(norm):
+        return f"loss {loss:g} with gradient norm {norm:g}"
+    if loss > EXPLODED * first_loss:
+        return f"loss {loss:.3g} is {loss / first_loss:.1f} times the first step's"
+    return None
+
+
+def _report(
+    run: _Run,
+    step: int,
+    lr: float,
+    norm: float,
+    write: Callable[[Mapping[str, Any]], None],
+    on_progress: Callable[[Progress], None] | None,
+) -> None:
+    state = run.state
+    state.train_loss, state.loss_sum, state.loss_steps = state.loss_sum / state.loss_steps, 0.0, 0
+    tokens = step * run.config.train.batch_size * run.config.model.context_length
+    speed = tokens / state.seconds
+    state.memory_bytes = max(state.memory_bytes, _memory(run.device))
+    write(
+        {
+            "step": step,
+            "tokens": tokens,
+            "flops": tokens * compute(run.config.model),
+            "train_loss": state.train_loss,
+            "grad_norm": norm,
+            "lr": lr,
+            "seconds": round(state.seconds, 3),
+        }
+    )
+    if on_progress:
+        on_progress(
+            Progress(
+                run=run.folder.name,
+                step=step,
+                steps=run.steps,
+                loss=state.train_loss,
+                tokens_per_second=speed,
+                memory_bytes=state.memory_bytes,
+            )
+        )
+
+
+def _memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return int(psutil.Process().memory_info().rss)
+
+
+def _evaluate(run: _Run, val_tokens: int) -> Evaluation:
+    length = run.config.model.context_length
+    windows = validation_windows(run.tokens.val, context_length=length, val_tokens=max(val_tokens, length))
+    return evaluate(run.model, run.tokens.val, windows, bytes_per_token=run.tokens.bytes_per_token)
+
+
+def _evaluation_line(step: int, measured: Evaluation) -> dict[str, Any]:
+    return {"step": step, "val_loss": measured.loss, "val_tokens": measured.tokens}
+
+
+def _finish(run: _Run, steps: int, final: Evaluation | None, reason: str | None) -> Record:
+    """Write the record, last of all: its existence means that the run is done."""
+    config, state = run.config, run.state
+    tokens = steps * config.train.batch_size * config.model.context_length
+    measured: dict[str, Any] = {
+        "steps": steps,
+        "train_loss": None if final is None else state.train_loss,
+        "perplexity": None if final is None else final.perplexity,
+        "bits_per_byte": None if final is None else final.bits_per_byte,
+        "val_tokens": None if final is None else final.tokens,
+        "train_tokens": len(run.tokens.train),
+        "seconds": round(state.seconds, 3),
+        "tokens_per_second": round(tokens / state.seconds, 1),
+        "peak_memory_bytes": state.memory_bytes,
+        "device": run.device.type,
+        "threads": state.threads,
+        "bit_exact": len(state.threads) == 1,
+        "torch": torch.__version__,
+        "flops_by_convention": {name: tokens * count(config.model) for name, count in FLOPS.items()},
+    }
+    record = Record(
+        id=run.folder.name,
+        params=params_by_convention(config.model),
+        tokens=tokens,
+        flops=tokens * compute(config.model),
+        loss=None if final is None else final.loss,
+        status="complete" if final is not None else "diverged",
+        budget=config.train.flops,
+        measured=measured if reason is None else measured | {"diverged": reason},
+        config=config.to_dict(),
+    )
+    record.write(run.folder / "record.json")
+    return record
