@@ -1,0 +1,202 @@
+"""A law fitted to runs: what is refused, what is found, and how it is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from isoflop.files import read_json
+from isoflop.law.laws import LAWS, Law, Optimum, Value, optimum
+from isoflop.law.solve import FAR, Problem, bounds, covariance, solve, starts
+from isoflop.record import SYMBOLS, Floats, Record, Records
+
+DELTA = 1e-3
+"""Huber's threshold in ln L of approach 3 (arXiv:2203.15556, appendix D.3)."""
+STARTS = 8
+"""Starts of one fit; from every one of 64 the shared public tables reach the same optimum of the plain law."""
+WIDE = 10.0
+"""A parameter is not identified if its 90 % interval, at the centre of the data, spans more than this factor."""
+SAME = 0.01
+"""Sizes nearer than this in the logarithm are one size: counts recovered as flops/(6·tokens) differ by rounding."""
+
+Status = Literal["identified", "on bound", "not identified"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A fitted number, with its 90 % interval where runs were resampled."""
+
+    value: float
+    low: float | None
+    high: float | None
+    status: Status
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A law with the constants that suit some runs best."""
+
+    law: str
+    """Key of LAWS."""
+    parameters: Mapping[str, Parameter]
+    objective: float
+    """Sum over runs of Huber's loss of ln L_pred − ln L at δ = 1e-3."""
+    records: Records
+    """The runs used; what was left out and how N is counted stand there."""
+    samples: Mapping[str, Floats] = field(default_factory=dict)
+    """Replicates of the parameters, empty where runs were not resampled (`isoflop.law.uncertainty.bootstrap`)."""
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The parameters alone."""
+        return {name: parameter.value for name, parameter in self.parameters.items()}
+
+    def loss(self, N: Value, D: Value) -> Value:
+        """L of the fitted curve, nats per token; `isoflop.law.forecast` makes forecasts, which come with an interval."""
+        return LAWS[self.law](N=N, D=D, **self.values)
+
+    def optimum(self, C: Value) -> Optimum:
+        """N* and D* of a budget C = 6ND."""
+        return optimum(LAWS[self.law].terms(self.values), C)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for fit.json: all that a prediction needs."""
+        return {
+            "law": self.law,
+            "parameters": {name: asdict(parameter) for name, parameter in self.parameters.items()},
+            "objective": self.objective,
+            "params_convention": self.records.convention,
+            "source": self.records.source,
+            "left_out": list(self.records.left_out),
+            "runs": [{name: getattr(run, name) for name in KEPT} for run in self.records.runs],
+            "samples": {name: values.tolist() for name, values in self.samples.items()},
+        }
+
+    @classmethod
+    def read(cls, path: Path) -> Fit:
+        """Read a fit.json.
+
+        Raises:
+            ValueError: the file is no fit.
+        """
+        value = read_json(path)
+        try:
+            records = Records(
+                runs=tuple(Record(**run) for run in value["runs"]),
+                source=value["source"],
+                convention=value["params_convention"],
+                left_out=tuple(value["left_out"]),
+            )
+            parameters = {name: Parameter(**parts) for name, parts in value["parameters"].items()}
+            samples = {name: np.array(column, dtype=np.float64) for name, column in value["samples"].items()}
+            return cls(LAWS[value["law"]].name, parameters, value["objective"], records, samples)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is not a fit ({error!r}); make it anew with `isoflop fit`") from error
+
+
+KEPT = ("id", "params", "tokens", "flops", "loss", "budget", "group")
+"""Fields of a run that fit.json holds."""
+
+
+def fit(records: Records, *, law: str = "chinchilla") -> Fit:
+    """Fit a law to complete runs by approach 3; the same runs in any order and units give the same answer.
+
+    Raises:
+        ValueError: there is no such law, or the runs cannot determine it.
+    """
+    if law not in LAWS:
+        raise ValueError(f"law={law!r} is not known; choose one of {', '.join(LAWS)}")
+    check(records, LAWS[law])
+    problem, scale = pose(records, LAWS[law])
+    best = solve(problem, starts(problem.law, STARTS)[:, None])
+    spread = np.sqrt(np.diagonal(covariance(problem, best.theta)[0]))
+    width = 1.645 * spread
+    status = statuses(problem.law, best.theta[0], best.theta[0] - width, best.theta[0] + width)
+    values = unscale(problem.law, scale, best.theta)
+    parameters = {
+        name: Parameter(float(values[name][0]), None, None, status[i]) for i, name in enumerate(problem.law.parameters)
+    }
+    return Fit(law, parameters, float(best.objective[0]), records)
+
+
+def check(records: Records, law: Law) -> None:
+    """Refuse runs that no fit can use.
+
+    Raises:
+        ValueError: a value is no positive number, or the runs leave a parameter open.
+    """
+    for letter in (*law.variables, "L"):
+        column = getattr(records, letter)
+        if (wrong := np.flatnonzero(~(np.isfinite(column) & (column > 0)))).size:
+            run = f"run {records.runs[wrong[0]].id} of {records.source}"
+            raise ValueError(
+                f"{SYMBOLS[letter]}={column[wrong[0]]:g} of {run} must be a positive number; correct it or leave it out"
+            )
+    variables = {letter: getattr(records, letter) for letter in law.variables}
+    distinct = len(np.unique(np.column_stack(list(variables.values())), axis=0))
+    if distinct < len(law.parameters):
+        raise ValueError(
+            f"{distinct} distinct runs of {records.source} cannot determine the {len(law.parameters)} parameters of "
+            f"{law.name}; add runs of other sizes and lengths"
+        )
+    for letter, column in variables.items():
+        if np.ptp(np.log(column)) < SAME:
+            raise ValueError(
+                f"all {len(records)} runs of {records.source} have the same {SYMBOLS[letter]}={column[0]:.4g}, so what "
+                f"{letter} contributes to the loss cannot be told apart; add runs with other {SYMBOLS[letter]}"
+            )
+
+
+def order(records: Records) -> np.ndarray:
+    """Positions of the runs in the order of their values, so that sums round alike whatever the rows' order."""
+    return np.lexsort((records.L, records.D, records.N))
+
+
+def pose(records: Records, law: Law) -> tuple[Problem, dict[str, float]]:
+    """Return the runs, ordered, as a problem in which N, D and L are of order one, and the scales of N, D and L."""
+    runs = records.take(order(records))
+    scale = {letter: float(np.exp(np.log(getattr(runs, letter)).mean())) for letter in law.variables}
+    scale["L"] = float(runs.L.min())
+    problem = Problem(
+        law=law,
+        variables={letter: getattr(runs, letter) / scale[letter] for letter in law.variables},
+        ln_loss=np.log(runs.L / scale["L"]),
+        weights=np.ones((1, len(runs))),
+        delta=np.array([DELTA]),
+    )
+    return problem, scale
+
+
+def unscale(law: Law, scale: Mapping[str, float], theta: Float64[np.ndarray, "batch params"]) -> dict[str, Floats]:
+    """Return parameters for N, D and L in their own units."""
+    scaled = {name: np.exp(theta[:, i]) for i, name in enumerate(law.parameters)}
+    units = law.units(scale, scaled)
+    return {name: np.asarray(value * units.get(name, 1.0)) for name, value in scaled.items()}
+
+
+def rescale(law: Law, scale: Mapping[str, float], values: Mapping[str, float]) -> Float64[np.ndarray, "params"]:
+    """Return θ of parameters in their own units; `units` looks only at exponents, which have none."""
+    units = law.units(scale, values)
+    return np.asarray(np.log([values[name] / float(units.get(name, 1.0)) for name in law.parameters]))
+
+
+def statuses(
+    law: Law,
+    theta: Float64[np.ndarray, "params"],
+    low: Float64[np.ndarray, "params"],
+    high: Float64[np.ndarray, "params"],
+) -> list[Status]:
+    """Judge each parameter by its interval of θ."""
+    bottom, top = bounds(law)
+    near = 1e-6 * np.log(FAR)
+    on_bound: Bool[np.ndarray, "params"] = (theta <= bottom + near) | (theta >= top - near)
+    loose: Bool[np.ndarray, "params"] = (high - low > np.log(WIDE)) | (low <= bottom + near) | (high >= top - near)
+    return [
+        "on bound" if bound else "not identified" if wide else "identified"
+        for bound, wide in zip(on_bound, loose, strict=True)
+    ]
