@@ -1,0 +1,358 @@
+"""Token files on disk, memory-mapped; their splits; the seeded stream of batches."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64, Integer
+
+from isoflop.config import DataConfig, TokenDtype
+from isoflop.data.tokenizer import load_tokenizer
+from isoflop.files import read_json, sha256, write_json
+
+FORMAT = "isoflop tokens 1"
+"""First line of meta.json, so that a later layout can tell itself apart."""
+META, TRAIN, VAL, TOKENIZER = "meta.json", "train.bin", "val.bin", "tokenizer.json"
+VERIFIED = ".verified.json"
+"""Remembers which files were checked against their hashes; deleting it costs a second check."""
+HELD_OUT = 100
+"""One token in so many of a raw file, the last ones, is validation."""
+
+Ids = Integer[np.ndarray, " ids"]
+Starts = Int64[np.ndarray, " windows"]
+Batch = Int64[np.ndarray, "batch seq"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """A training and a validation file, open for reading, and what is known of them."""
+
+    train: Integer[np.ndarray, " train"]
+    """Training ids."""
+    val: Integer[np.ndarray, " val"]
+    """Validation ids."""
+    vocab_size: int
+    """Ids that may occur."""
+    fingerprint: str
+    """SHA-256 of the ids and the tokenizer: equal where runs see the same tokens."""
+    end_of_text: int | None
+    """Id that ends a document, where it is known."""
+    bytes_per_token: float | None
+    """UTF-8 bytes of the validation text over its tokens, ends of documents counted; None for raw ids."""
+    tokenizer: Path | None
+    """The tokenizer.json, where there is one."""
+
+
+def open_tokens(
+    path: str | Path,
+    *,
+    vocab_size: int | None = None,
+    dtype: TokenDtype = "int32",
+    val: str | Path | None = None,
+    end_of_text: int | None = None,
+    tokenizer: str | Path | None = None,
+) -> Tokens:
+    """Open a token folder, or a raw file of ids.
+
+    Args:
+        path: Folder made by `isoflop data`, or a file.
+        vocab_size: Ids that the model knows; needed for a raw file without tokenizer.
+        dtype: Type of a raw file's ids, little-endian.
+        val: Raw file of validation ids; None: the last 1 % of the training file, cut where a document ends if
+            the end of text is known.
+        end_of_text: Id that ends a document in a raw file.
+        tokenizer: The tokenizer.json of a raw file.
+
+    Raises:
+        ValueError: the files are not whole, not what their meta.json says, or hold ids that the vocabulary does not.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if val is not None:
+            raise ValueError(f"{path} has a validation split of its own, so val={str(val)!r} is not read; leave it out")
+        return _open_folder(path, vocab_size)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; make it: isoflop data SOURCE --out {path}")
+    known = None if tokenizer is None else load_tokenizer(Path(tokenizer))
+    if known is not None:
+        vocab_size = known.vocab_size if vocab_size is None else vocab_size
+        end_of_text = known.end_of_text if end_of_text is None else end_of_text
+    if vocab_size is None:
+        raise ValueError(f"{path} is a raw file and does not say its vocabulary; give vocab_size, or a tokenizer.json")
+    train, rest = _open_raw(
+        path, dtype=dtype, vocab_size=vocab_size, val=None if val is None else Path(val), end_of_text=end_of_text
+    )
+    return Tokens(
+        train=train,
+        val=rest,
+        vocab_size=vocab_size,
+        fingerprint=_fingerprint(dtype, *(hashlib.sha256(ids.data).hexdigest() for ids in (train, rest))),
+        end_of_text=end_of_text,
+        bytes_per_token=None,
+        tokenizer=None if tokenizer is None else Path(tokenizer),
+    )
+
+
+def open_configured(data: DataConfig, *, vocab_size: int) -> Tokens:
+    """Open the tokens that a run's configuration names; errors as `open_tokens`."""
+    return open_tokens(
+        data.data,
+        vocab_size=vocab_size,
+        dtype=data.dtype,
+        val=data.val,
+        end_of_text=data.end_of_text,
+        tokenizer=data.tokenizer_file,
+    )
+
+
+def open_other(path: Path, *, like: Path) -> Tokens:
+    """Open a token folder to measure a model on that was trained on another one, `like`.
+
+    Raises:
+        ValueError: the two were made by different tokenizers, so that the ids mean different texts.
+    """
+    theirs, ours = (read_meta(folder)["tokenizer_sha256"] for folder in (path, like))
+    if theirs != ours:
+        raise ValueError(
+            f"{path} was made by another tokenizer ({theirs[:10]}) than {like} ({ours[:10]}), which the model knows; "
+            f"build it with --tokenizer {like / TOKENIZER}"
+        )
+    return open_tokens(path)
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Read what a token folder says of itself; what it says is in docs/reference/token-folder.md.
+
+    Raises:
+        ValueError: the folder is none.
+    """
+    if not (folder / META).exists():
+        raise ValueError(
+            f"{folder} is no token folder (it has no {META}); make one: isoflop data SOURCE --out {folder}"
+        )
+    meta = read_json(folder / META)
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise ValueError(
+            f"{folder / META} does not say {FORMAT!r}, so {folder} is no token folder; "
+            "choose another, or delete it if it was one"
+        )
+    return meta
+
+
+def _open_folder(folder: Path, vocab_size: int | None) -> Tokens:
+    meta = read_meta(folder)
+    if vocab_size is not None and vocab_size < meta["vocab_size"]:
+        raise ValueError(
+            f"vocab_size={vocab_size} is less than the {meta['vocab_size']} ids of {folder}; "
+            f"give vocab_size={meta['vocab_size']}"
+        )
+    if not (folder / TOKENIZER).exists() or sha256(folder / TOKENIZER) != meta["tokenizer_sha256"]:
+        raise ValueError(
+            f"{folder / TOKENIZER} is not the tokenizer that made these tokens (its hash differs from {META}); "
+            "bring it back, or build the folder again with --force"
+        )
+    train, val = (_map(folder / f"{split}.bin", meta["dtype"]) for split in ("train", "val"))
+    for split, ids in (("train", train), ("val", val)):
+        if len(ids) != meta[split]["tokens"]:
+            raise ValueError(
+                f"{folder / split}.bin has {len(ids):,} tokens where {META} says {meta[split]['tokens']:,}; "
+                "build the folder again with --force"
+            )
+    _verify(folder, meta, {TRAIN: train, VAL: val})
+    return Tokens(
+        train=train,
+        val=val,
+        vocab_size=meta["vocab_size"] if vocab_size is None else vocab_size,
+        fingerprint=_fingerprint(
+            meta["dtype"], meta["train"]["sha256"], meta["val"]["sha256"], meta["tokenizer_sha256"]
+        ),
+        end_of_text=meta["end_of_text"],
+        bytes_per_token=meta["bytes_per_token"],
+        tokenizer=folder / TOKENIZER,
+    )
+
+
+def _verify(folder: Path, meta: Mapping[str, Any], splits: Mapping[str, Ids]) -> None:
+    """Check hashes and ids when the files are first seen, or seen changed: size and time of change tell."""
+    stamps = {}
+    for name in splits:
+        stat = (folder / name).stat()
+        stamps[name] = [stat.st_size, stat.st_mtime_ns, meta[Path(name).stem]["sha256"], meta["vocab_size"]]
+    with contextlib.suppress(OSError, ValueError):
+        if read_json(folder / VERIFIED) == stamps:
+            return
+    for name, ids in splits.items():
+        if hashlib.sha256(ids.data).hexdigest() != meta[Path(name).stem]["sha256"]:
+            raise ValueError(
+                f"{folder / name} was changed or damaged (its hash differs from {META}); "
+                "build the folder again with --force"
+            )
+        _check_ids(ids, meta["vocab_size"], str(folder / name), "build the folder again with --force")
+    with contextlib.suppress(OSError):  # a folder that cannot be written to is checked each time
+        write_json(folder / VERIFIED, stamps)
+
+
+def _fingerprint(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _open_raw(
+    path: Path, *, dtype: TokenDtype, vocab_size: int, val: Path | None, end_of_text: int | None
+) -> tuple[Ids, Ids]:
+    splits = [_map(file, dtype) for file in (path, val) if file is not None]
+    for ids, file in zip(splits, (path, val), strict=False):
+        remedy = "give the vocab_size or the dtype that the file was made with"
+        _check_ids(ids, vocab_size, f"{file} read as {dtype}", remedy)
+    if val is not None:
+        return splits[0], splits[1]
+    ids = splits[0]
+    cut = len(ids) - len(ids) // HELD_OUT
+    if cut == len(ids):
+        raise ValueError(
+            f"{path} has {len(ids)} tokens, so that its last {1 / HELD_OUT:.0%} is an empty validation split; "
+            "give val, a file of validation ids"
+        )
+    if end_of_text is not None:
+        cut = _document_start(ids, cut, end_of_text)
+    return ids[:cut], ids[cut:]
+
+
+def _document_start(ids: Ids, cut: int, end_of_text: int) -> int:
+    """Find the first start of a document from `cut` on, else the last before it, else keep the cut."""
+    later = np.flatnonzero(ids[cut - 1 : -1] == end_of_text)
+    if len(later):
+        return cut + int(later[0])
+    step = 1 << 20
+    for high in range(cut, 1, -step):
+        low = max(1, high - step)
+        earlier = np.flatnonzero(ids[low - 1 : high - 1] == end_of_text)
+        if len(earlier):
+            return low + int(earlier[-1])
+    return cut
+
+
+def _map(path: Path, dtype: str) -> Ids:
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; check the path, or build it again with isoflop data")
+    size, width = path.stat().st_size, np.dtype(dtype).itemsize
+    if size == 0:
+        raise ValueError(f"{path} is empty; it needs token ids of type {dtype}")
+    if size % width:
+        raise ValueError(
+            f"{path} has {size:,} bytes, which is no multiple of the {width} of {dtype}: "
+            "it was cut short, or its ids have another dtype"
+        )
+    return np.memmap(path, dtype=np.dtype(dtype).newbyteorder("<"), mode="r")
+
+
+def _check_ids(ids: Ids, vocab_size: int, where: str, remedy: str) -> None:
+    step = 1 << 22  # tokens: a few megabytes at a time, however long the file
+    for start in range(0, len(ids), step):
+        block = ids[start : start + step]
+        if block.max() >= vocab_size or block.min() < 0:
+            at = int(np.flatnonzero((block >= vocab_size) | (block < 0))[0])
+            raise ValueError(
+                f"token {block[at]} at position {start + at:,} of {where} is not below vocab_size={vocab_size}; "
+                f"{remedy}"
+            )
+
+
+def validation_windows(ids: Ids, *, context_length: int, val_tokens: int) -> Starts:
+    """Return where the windows of the fixed validation set start: `val_tokens` strided evenly over all of it.
+
+    A window predicts `context_length` tokens and reads one more; windows do not overlap, and a split with fewer
+    tokens than asked for is used whole.
+
+    Raises:
+        ValueError: the split does not hold one window.
+    """
+    fit = (len(ids) - 1) // context_length
+    if fit < 1:
+        raise ValueError(
+            f"the validation split has {len(ids):,} tokens, less than one context of {context_length} and the token "
+            "after it; use more text, a larger val_fraction, or a shorter context_length"
+        )
+    count = min(fit, max(1, val_tokens // context_length))
+    if count == fit:
+        return np.arange(fit, dtype=np.int64) * context_length
+    return np.arange(count, dtype=np.int64) * (len(ids) - 1 - context_length) // max(1, count - 1)
+
+
+@dataclass(frozen=True)
+class BatchStream:
+    """The batches of a run, each a function of seed and step alone, so that a resumed run goes on exactly.
+
+    An epoch cuts the file into windows that do not overlap, from an offset of its own, and takes every window once, in
+    an order of its own. A batch may end one epoch and begin the next.
+    """
+
+    ids: Ids
+    batch_size: int
+    """Sequences in a batch."""
+    context_length: int
+    """Tokens in a sequence."""
+    seed: int
+    _orders: dict[int, tuple[int, Integer[np.ndarray, " windows"]]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} must not be negative")
+        if len(self.ids) <= self.context_length:
+            raise ValueError(
+                f"the training split has {len(self.ids):,} tokens, less than one context of {self.context_length} and "
+                "the token after it; use more text, or a shorter context_length"
+            )
+        if self.batch_size > self.windows:
+            raise ValueError(
+                f"batch_size={self.batch_size} is more than the {self.windows} windows of {self.context_length} tokens "
+                f"in the training split; try batch_size={self.windows}"
+            )
+
+    @property
+    def windows(self) -> int:
+        """Windows of an epoch: as many as fit after any offset below `context_length`."""
+        return max(1, len(self.ids) // self.context_length - 1)
+
+    def starts(self, step: int) -> Int64[np.ndarray, " batch"]:
+        """Return where the sequences of a batch start."""
+        epoch, at = divmod(step * self.batch_size, self.windows)
+        offset, order = self._order(epoch)
+        chosen = order[at : at + self.batch_size] * np.int64(self.context_length) + offset
+        if len(chosen) == self.batch_size:
+            return chosen
+        offset, order = self._order(epoch + 1)
+        return np.append(chosen, order[: self.batch_size - len(chosen)] * np.int64(self.context_length) + offset)
+
+    def batch(self, step: int) -> tuple[Batch, Batch]:
+        """Return inputs and targets of a step: each target is the token after its input."""
+        return cut_windows(self.ids, self.starts(step), context_length=self.context_length)
+
+    def _order(self, epoch: int) -> tuple[int, Integer[np.ndarray, " windows"]]:
+        if epoch not in self._orders:
+            random = np.random.default_rng([self.seed, epoch])
+            order = np.arange(self.windows, dtype=np.uint32)
+            random.shuffle(order)
+            room = len(self.ids) - self.windows * self.context_length
+            for past in [known for known in self._orders if known < epoch - 1 or known > epoch]:
+                del self._orders[past]
+            self._orders[epoch] = int(random.integers(min(room, self.context_length))), order
+        return self._orders[epoch]
+
+
+def cut_windows(ids: Ids, starts: Int64[np.ndarray, " batch"], *, context_length: int) -> tuple[Batch, Batch]:
+    """Return the windows that start at `starts`, as inputs and the targets one token further."""
+    # a plain array, since indexing a memory map costs more than the batch
+    rows = np.lib.stride_tricks.sliding_window_view(np.asarray(ids), context_length + 1)[starts]
+    return rows[:, :-1].astype(np.int64), rows[:, 1:].astype(np.int64)
+
+
+def batch(ids: Ids, *, step: int, batch_size: int, context_length: int, seed: int) -> tuple[Batch, Batch]:
+    """Return one batch of a BatchStream, for whoever needs just that one."""
+    return BatchStream(ids, batch_size, context_length, seed).batch(step)
