@@ -153,6 +153,8 @@ class DataConfig:
     """Raw file of validation ids; None: the last 1 % of a raw training file."""
     end_of_text: int | None = None
     """Id that ends a document in a raw file, so that the hold-out starts with a document."""
+    tokenizer_file: str | None = field(default=None, metadata=PASSING)
+    """The tokenizer.json of a raw file, which gives its vocabulary and end of text."""
     val_tokens: int = 262_144
     """Validation tokens of one evaluation, strided over the whole validation file."""
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from isoflop.lm import checkpoint as checkpoints
-from isoflop.lm.checkpoint import Checkpoint, load_model, load_newest, save
+from isoflop.lm.checkpoint import Checkpoint, load_required, load_newest, save
 
 
 def at(step: int) -> Checkpoint:
@@ -53,10 +53,10 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path: Path, 
         save(tmp_path, at(2), keep_last=1)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
     monkeypatch.undo()
-    assert load_model(tmp_path).step == 1
+    assert load_required(tmp_path).step == 1
 
 
 def test_a_run_without_checkpoints_is_refused(tmp_path: Path) -> None:
     assert load_newest(tmp_path) is None
     with pytest.raises(ValueError, match="has no checkpoint yet"):
-        load_model(tmp_path)
+        load_required(tmp_path)

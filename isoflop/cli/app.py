@@ -229,6 +229,8 @@ VERBS: Mapping[str, Verb] = {
     "train": Verb("isoflop.cli.train:train", "train a model, or go on with a run"),
     "generate": Verb("isoflop.cli.train:generate", "write text with a trained model"),
     "evaluate": Verb("isoflop.cli.train:evaluate", "measure a trained model on validation tokens"),
+    "study run": Verb("isoflop.cli.study:run", "train the runs of a study, one process a core"),
+    "study status": Verb("isoflop.cli.study:status", "show what of a study is done"),
     "fit": Verb("isoflop.cli.law:fit", "fit scaling laws to a study or a table of runs"),
     "predict": Verb("isoflop.cli.law:predict", "forecast the loss of a model and a number of tokens"),
     "optimal": Verb("isoflop.cli.law:optimal", "find the best size and tokens for a budget"),

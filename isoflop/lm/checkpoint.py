@@ -72,7 +72,7 @@ def load_newest(run: Path) -> Checkpoint | None:
     return None
 
 
-def load_model(run: Path) -> Checkpoint:
+def load_required(run: Path) -> Checkpoint:
     """Read the newest sound checkpoint of a run.
 
     Raises:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from isoflop.config import RunConfig, read_run
-from isoflop.data.tokens import BatchStream, Tokens, open_tokens, validation_windows
+from isoflop.data.tokens import BatchStream, Tokens, open_configured, validation_windows
 from isoflop.flops import FLOPS, compute, params_by_convention, train_steps
 from isoflop.lm import checkpoint as checkpoints
 from isoflop.lm.evaluate import Evaluation, evaluate
@@ -124,13 +124,25 @@ def open_data(config: RunConfig) -> Tokens:
     Raises:
         ValueError: other tokens, or another tokenizer.
     """
-    tokens = open_tokens(config.data, vocab_size=config.model.vocab_size)
+    tokens = open_configured(config.data, vocab_size=config.model.vocab_size)
     if tokens.fingerprint != config.data_sha256:
         raise ValueError(
-            f"{data.data} holds other tokens ({tokens.fingerprint[:10]}) than the run was made for "
+            f"{config.data.data} holds other tokens ({tokens.fingerprint[:10]}) than the run was made for "
             f"({config.data_sha256[:10]}); bring the old ones back, or start a run of its own"
         )
     return tokens
+
+
+def load_model(folder: Path) -> tuple[RunConfig, Transformer]:
+    """Return a run's configuration and its model as the newest sound checkpoint has it, in evaluation mode.
+
+    Raises:
+        ValueError: the folder holds no run, or no checkpoint yet.
+    """
+    config = read_run(folder)
+    model = Transformer(config.model)
+    model.load_state_dict(checkpoints.load_required(folder).tensors["model"])
+    return config, model.eval()
 
 
 def _start(folder: Path, config: RunConfig) -> tuple[_Run, int]:

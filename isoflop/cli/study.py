@@ -1,0 +1,239 @@
+"""`isoflop study run`, `study status`, and `isoflop demo`, which is a study file and the public commands."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json as json_module
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tyro.conf import Positional
+
+from isoflop.cli.app import Command, flag_value, main, with_defaults
+from isoflop.study.design import Study, read_study
+
+if TYPE_CHECKING:
+    from isoflop.study.drive import Planned
+    from isoflop.study.launch.local import Event
+
+
+def run(
+    file: Positional[str | None] = None,
+    *,
+    study: Study,
+    out: str | None = None,
+    target: bool = False,
+    workers: int | None = None,
+    json: bool = False,
+) -> None:
+    """Train the runs of a study, one process a core; what is done is never redone, so the same command goes on.
+
+    A study is a TOML file (studies/demo.toml is one), the folder of an earlier one, or the flags below; flags change
+    single fields of a file. `isoflop study run --data T --budgets 1e11 2e11 4e11` guesses the sizes.
+
+    Args:
+        file: Study file, or the folder of a study.
+        study: The question, and what all runs share.
+        out: Folder of the study; None: its name.
+        target: Train the larger run whose loss was forecast (`isoflop lock`), not the runs of the law.
+        workers: Processes; None: one a core.
+        json: Print the records as JSON lines.
+    """
+    from isoflop.study import drive
+
+    folder = Path(out or (file if file and Path(file).is_dir() else study.name))
+    study = _with_tokens(study, folder)
+    planned = drive.plan(study, folder, targets=target)
+    drive.settle(study, folder)
+    with _display(planned, quiet=json) as show:
+        failures = drive.drive(planned, workers=workers, on_event=show)
+    if json:
+        for planned_run in planned:
+            if record := planned_run.record:
+                print(json_module.dumps({"id": record.id, "status": record.status, "loss": record.loss}))
+    else:
+        print(_table(planned))
+        print(f"{folder}: {_counts(planned)}" + ("" if target else f" · next: isoflop fit {folder}"))
+    for failure in failures:
+        print(f"isoflop: {failure.run.name} failed: {failure.reason}", file=sys.stderr)
+    if failures:
+        print(f"isoflop: the same command tries {len(failures)} failed runs again", file=sys.stderr)
+        sys.exit(1)
+
+
+def _prepare_run(args: Sequence[str]) -> Command:
+    """Let the study file, and then the vocabulary of --data, be the defaults that single flags change."""
+    file = next((arg for arg in args[:1] if not arg.startswith("-")), None)
+    if file is None:
+        return run
+    from isoflop.study.drive import open_study
+
+    return with_defaults(run, study=open_study(Path(file)) if Path(file).is_dir() else read_study(Path(file)))
+
+
+run.prepare = _prepare_run  # type: ignore[attr-defined]
+
+
+def status(folder: Positional[str], *, json: bool = False) -> None:
+    """Show what of a study is done, and what is not.
+
+    Args:
+        folder: Folder of a study.
+        json: Print one JSON object a run.
+    """
+    from isoflop.study import drive
+
+    planned = drive.plan(drive.open_study(Path(folder)), Path(folder))
+    if not json:
+        print(_table(planned))
+        print(f"{folder}: {_counts(planned)}")
+        return
+    for planned_run in planned:
+        record = planned_run.record
+        done = {"status": record.status, "loss": record.loss} if record else {"status": "pending", "loss": None}
+        print(json_module.dumps({"id": planned_run.config.id, "flops": planned_run.flops, **done}))
+
+
+def demo(*, small: bool = False, out: str | None = None, seed: int = 0) -> None:
+    """From text to a scaling law and a forecast that is put to the test, in a few minutes on two cores.
+
+    Runs the public commands on a study file that comes with isoflop, showing each: a study of small models on the
+    sources of Python's standard library, the law, a forecast written down before the larger run is trained, that run,
+    and the verdict. Repeated, it trains nothing that is done.
+
+    Args:
+        small: A study of one minute; its forecast is rougher.
+        out: Folder; None: demo, or demo-small, and the seed unless it is 0.
+        seed: Seed of weights and data order.
+    """
+    name = "demo-small" if small else "demo"
+    file = bundled(name)
+    folder = out or (f"{name}-seed{seed}" if seed else name)
+    steps: list[list[str]] = [
+        ["study", "run", str(file), "--out", folder, "--seed", str(seed)],
+        ["fit", folder],
+        ["lock", folder],
+        ["study", "run", folder, "--target"],
+        ["score", folder],
+        ["render", folder],
+    ]
+    for step in steps:
+        print(f"\n$ isoflop {shlex.join(step)}", flush=True)
+        if code := main(step):
+            sys.exit(code)
+
+
+def bundled(name: str) -> Path:
+    """Path of a study file that comes with the package, or lies in the repository that it is installed from.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    package = Path(str(importlib.resources.files("isoflop")))
+    for folder in (package / "studies", package.parent / "studies"):
+        if (folder / f"{name}.toml").exists():
+            return folder / f"{name}.toml"
+    raise ValueError(f"there is no study {name!r} beside this isoflop; give the path of a study file")
+
+
+def _with_tokens(study: Study, folder: Path) -> Study:
+    """Make the token folder that the study's source asks for, unless its data names one."""
+    from isoflop.study.drive import with_data
+
+    if not study.data.data:
+        if not study.source:
+            raise ValueError("the study names no text; give --data T (a token folder) or --source (texts)")
+        tokens = str(folder / "tokens")
+        if main(["data", *study.source, "--tokenizer", study.tokenizer, "--out", tokens]):
+            sys.exit(2)
+        study = replace(study, data=replace(study.data, data=tokens))
+    return with_data(study)
+
+
+@contextmanager
+def _display(planned: Sequence[Planned], *, quiet: bool) -> Iterator[Callable[[Event], None]]:
+    """Show the study live: share of its FLOPs done, time left, the runs under way with their loss, the last results."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    flops = {run.folder: run.flops for run in planned}
+    configs = {run.folder: run.config for run in planned}
+    done = {run.folder for run in planned if run.record is not None}
+    share: dict[Path, float] = {}
+    columns: tuple[Any, ...] = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    columns = (*columns, TextColumn("{task.fields[said]}"), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=quiet, speed_estimate_period=120) as bars:
+        total = bars.add_task("study", total=sum(flops[run] for run in flops if run not in done), said="")
+        tasks: dict[Path, Any] = {}
+
+        def show(event: Event) -> None:
+            name = f"d_model {configs[event.run].model.d_model}"
+            if event.kind == "started":
+                if event.run not in tasks:
+                    tasks[event.run] = bars.add_task(name, total=1.0, said="")
+            elif event.kind == "progress":
+                share[event.run] = event.step / event.steps
+                bars.update(tasks[event.run], completed=share[event.run], said=f"loss {event.loss:.3f}")
+            else:
+                share[event.run] = 1.0
+                bars.remove_task(tasks.pop(event.run))
+                done.add(event.run)
+                bars.console.print(_result(configs[event.run].train.flops, name, event), highlight=False)
+            bars.update(
+                total,
+                completed=sum(flops[run] * part for run, part in share.items()),
+                said=f"{len(done)}/{len(planned)} runs",
+            )
+
+        yield show
+
+
+def _result(budget: float | None, name: str, event: Event) -> str:
+    from isoflop.record import Record
+
+    path = event.run / "record.json"
+    if event.kind in ("failed", "stopped") or not path.exists():
+        return f"  {budget:8.2g} FLOPs  {name:<12}  {event.kind} {event.reason}"
+    record = Record.read(path)
+    said = record.status if record.loss is None else f"loss {record.loss:.4f}  {record.measured['seconds']:6.1f} s"
+    return f"  {budget:8.2g} FLOPs  {name:<12}  {said}"
+
+
+def _table(planned: Sequence[Planned]) -> str:
+    """Draw one row a budget and one column a size: width and loss, the lowest of each budget marked."""
+    lines = [f"{'FLOPs':>9}   d_model: loss, nats per token (lowest of the budget in brackets)"]
+    for budget in sorted({run.config.train.flops or 0.0 for run in planned}):
+        group = sorted((r for r in planned if r.config.train.flops == budget), key=lambda r: r.config.model.d_model)
+        losses = [run.record.loss if run.record else None for run in group]
+        lowest = min((loss for loss in losses if loss is not None), default=None)
+        cells = [
+            f"{run.config.model.d_model:>5}: {_cell(run, loss, lowest)}"
+            for run, loss in zip(group, losses, strict=True)
+        ]
+        lines.append(f"{budget:9.3g}  {' '.join(cells)}")
+    return "\n".join(lines)
+
+
+def _cell(run: Planned, loss: float | None, lowest: float | None) -> str:
+    if loss is None:
+        return f" {run.record.status if run.record else 'pending':<7}"
+    return f"[{loss:.4f}]" if loss == lowest else f" {loss:.4f} "
+
+
+def _counts(planned: Sequence[Planned]) -> str:
+    records = [run.record for run in planned]
+    complete = sum(record is not None and record.status == "complete" for record in records)
+    diverged = sum(record is not None and record.status == "diverged" for record in records)
+    return f"{complete} of {len(planned)} runs complete" + (f", {diverged} diverged" if diverged else "")

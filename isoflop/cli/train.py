@@ -1,0 +1,316 @@
+"""`isoflop train`, `generate`, `evaluate`."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+from isoflop.cli.app import Command, flag_value, with_defaults
+from isoflop.config import (
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    PresetName,
+    RunConfig,
+    TrainConfig,
+    preset,
+    read_run,
+    write_run,
+)
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from isoflop.lm.train import Progress
+    from isoflop.record import Record
+
+
+def train(
+    folder: Positional[str | None] = None,
+    *,
+    out: str = "runs",
+    preset: PresetName | None = None,
+    threads: int | None = None,
+    core: int | None = None,
+    json: bool = False,
+    data: DataConfig = DataConfig(),  # noqa: B008 - frozen, as the next three
+    model: ModelConfig = ModelConfig(),  # noqa: B008
+    optim: OptimConfig = OptimConfig(),  # noqa: B008
+    train: TrainConfig = TrainConfig(),  # noqa: B008
+) -> None:
+    """Train a model: `isoflop train --data T --epochs 1` starts a run, `isoflop train DIR` goes on with it.
+
+    A run's folder is named by the hash of its configuration, so the same command finds the same run. Ctrl-C saves a
+    checkpoint first. Exactly one of --epochs, --tokens, --flops, --steps gives the length.
+
+    Args:
+        folder: Run folder to go on with; `-` trains the folders that come in on standard input, one a line.
+        out: Where new run folders are made.
+        preset: Model to start from; flags change single fields of it.
+        threads: CPU threads; None: all cores.
+        core: Keep the process on this CPU core.
+        json: Print the record as JSON.
+        data: Tokens to train and measure on.
+        model: Shape.
+        optim: Optimizer.
+        train: Length and batch.
+    """
+    _place(threads, core)
+    if folder == "-":
+        return _serve()
+    if folder is None:
+        folder = str(_new_run(Path(out), data, model, optim, train))
+    record = _train_shown(Path(folder), quiet=json)
+    if json:
+        print(json_module.dumps(asdict(record)))
+    else:
+        print(_summary(record, folder))
+
+
+def _prepare_train(args: Sequence[str]) -> Command:
+    """Let --preset, and the vocabulary of --data, be the defaults that single flags change."""
+    name, data = flag_value(args, "--preset"), flag_value(args, "--data")
+    shape = preset(name) if name else ModelConfig()
+    if data and (vocab_size := _vocabulary(Path(data), flag_value(args, "--tokenizer-file"))):
+        shape = replace(shape, vocab_size=vocab_size)
+    return with_defaults(train, model=shape)
+
+
+def _vocabulary(data: Path, tokenizer: str | None) -> int | None:
+    from isoflop.data.tokenizer import load_tokenizer
+    from isoflop.data.tokens import META, read_meta
+
+    if tokenizer:
+        return load_tokenizer(Path(tokenizer)).vocab_size
+    return int(read_meta(data)["vocab_size"]) if (data / META).exists() else None
+
+
+train.prepare = _prepare_train  # type: ignore[attr-defined]
+
+
+def generate(
+    run: Positional[str],
+    prompt: Positional[str] = "",
+    *,
+    max_tokens: int = 200,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+) -> None:
+    """Continue a prompt with a trained model: `isoflop generate runs/ID "def main("`.
+
+    Args:
+        run: Run folder.
+        prompt: Text to go on from; empty: a new document.
+        max_tokens: Longest continuation, tokens.
+        temperature: Divides the logits; 0 takes the likeliest token each time.
+        top_k: Draw from the k likeliest tokens only.
+        top_p: Draw from the fewest tokens whose probabilities reach p.
+        seed: Seed of the draws.
+    """
+    import torch
+
+    from isoflop.data.tokenizer import load_tokenizer
+    from isoflop.data.tokens import TOKENIZER
+    from isoflop.lm.generate import generate as continue_from
+    from isoflop.lm.train import load_model
+
+    config, model = load_model(Path(run))
+    tokenizer = load_tokenizer(Path(config.data.tokenizer_file or Path(config.data.data) / TOKENIZER))
+    ids = tokenizer.encode(prompt).tolist()
+    if not ids and tokenizer.end_of_text is not None:
+        ids = [tokenizer.end_of_text]
+    new = continue_from(
+        model,
+        torch.tensor(ids, dtype=torch.long),
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        end_of_text=tokenizer.end_of_text,
+        seed=seed,
+    )
+    print(prompt + tokenizer.decode([i for i in new if i != tokenizer.end_of_text]))
+
+
+def evaluate(
+    run: Positional[str],
+    *,
+    data: str | None = None,
+    val_tokens: int | None = None,
+    threads: int | None = None,
+    json: bool = False,
+) -> None:
+    """Measure a trained model on the validation tokens of a token folder, its own or another of the same tokenizer.
+
+    Args:
+        run: Run folder.
+        data: Token folder; None: the run's own.
+        val_tokens: Tokens to measure on; None: as many as the run's own evaluation.
+        threads: CPU threads; None: all cores.
+        json: Print the result as JSON.
+    """
+    _place(threads, None)
+    from isoflop.data.tokens import open_other, validation_windows
+    from isoflop.lm.evaluate import evaluate as measure
+    from isoflop.lm.train import load_model, open_data
+
+    config, model = load_model(Path(run))
+    tokens = open_data(config) if data is None else open_other(Path(data), like=Path(config.data.data))
+    windows = validation_windows(
+        tokens.val, context_length=config.model.context_length, val_tokens=val_tokens or config.data.val_tokens
+    )
+    result = measure(model, tokens.val, windows, bytes_per_token=tokens.bytes_per_token)
+    bits = result.bits_per_byte
+    if json:
+        print(json_module.dumps({**asdict(result), "perplexity": result.perplexity, "bits_per_byte": bits}))
+    else:
+        per_byte = "" if bits is None else f", {bits:.4f} bits per byte"
+        print(
+            f"{result.loss:.4f} nats per token{per_byte}, perplexity {result.perplexity:.3f}, {result.tokens:,} tokens"
+        )
+
+
+def _place(threads: int | None, core: int | None) -> None:
+    """Pin the process before torch starts its threads."""
+    if core is not None and hasattr(os, "sched_setaffinity"):
+        try:
+            os.sched_setaffinity(0, {core})
+        except OSError:
+            raise ValueError(
+                f"core={core} is no CPU core of this machine; it has 0 to {(os.cpu_count() or 1) - 1}"
+            ) from None
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"threads={threads} must be at least 1")
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _new_run(out: Path, data: DataConfig, model: ModelConfig, optim: OptimConfig, train: TrainConfig) -> Path:
+    if not data.data:
+        raise ValueError(
+            "no data was given; --data T names a token folder made by `isoflop data`, or a raw file of ids"
+        )
+    from isoflop.data.tokens import open_configured
+    from isoflop.flops import train_steps
+
+    tokens = open_configured(data, vocab_size=model.vocab_size)
+    train_steps(model, train, train_tokens=len(tokens.train))
+    config = RunConfig(model=model, data=data, optim=optim, train=train, data_sha256=tokens.fingerprint)
+    return write_run(config, out)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a question that the training loop asks; a second Ctrl-C stops at once."""
+    asked = False
+
+    def ask(number: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _train_shown(folder: Path, *, quiet: bool) -> Record:
+    from isoflop.lm.kernels import measure_peak_flops
+    from isoflop.lm.train import train as train_run
+
+    peak = 0.0 if quiet or (folder / "record.json").exists() else measure_peak_flops()
+    with stop_on_signal() as should_stop, _bar(folder, peak, quiet=quiet) as show:
+        record = train_run(folder, on_progress=show, should_stop=should_stop)
+    if record is None:
+        print(f"isoflop: checkpoint saved; `isoflop train {folder}` goes on", file=sys.stderr)
+        sys.exit(130)
+    if not quiet:
+        from isoflop.report.figures import draw_training
+
+        draw_training(folder)
+    return record
+
+
+@contextmanager
+def _bar(folder: Path, peak: float, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """Show progress: loss, perplexity, speed, share of this machine's fp32 peak (MFU), memory, time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    from isoflop.flops import compute
+
+    per_token = compute(read_run(folder).model)
+    words = TextColumn("{task.fields[said]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), words, TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), disable=quiet) as bar:
+        task = bar.add_task(folder.name, total=None, said="")
+
+        def show(now: Progress) -> None:
+            mfu = f" · MFU {now.tokens_per_second * per_token / peak:.0%}" if peak else ""
+            said = (
+                f"loss {now.loss:.3f} · ppl {now.perplexity:.2f} · {now.tokens_per_second:,.0f} tok/s"
+                f"{mfu} · {now.memory_bytes / 1e9:.2f} GB"
+            )
+            bar.update(task, completed=now.step, total=now.steps, said=said)
+
+        yield show
+
+
+def _summary(record: Record, folder: str) -> str:
+    if record.status != "complete":
+        return (
+            f"{record.id}: {record.status} at step {record.measured['steps']}: {record.measured['diverged']} · {folder}"
+        )
+    measured = record.measured
+    bits = "" if measured["bits_per_byte"] is None else f" ({measured['bits_per_byte']:.4f} bits per byte)"
+    return (
+        f"{record.id}: validation loss {record.loss:.4f} nats per token{bits}, perplexity {measured['perplexity']:.3f}\n"
+        f"N {record.params['compute']:.4g} · D {record.tokens:.4g} tokens · C {record.flops:.4g} FLOPs · "
+        f"{measured['seconds']:.0f} s · {folder}"
+    )
+
+
+def _serve() -> None:
+    """Train the folders named on standard input; answer each, and its progress, with a line of JSON on standard output."""
+    from isoflop.lm.train import train as train_run
+
+    def say(**line: object) -> None:
+        print(json_module.dumps(line), flush=True)
+
+    with stop_on_signal() as should_stop:
+        say(event="ready")
+        for line in iter(sys.stdin.readline, ""):
+            if should_stop():
+                break
+            folder, spoke = Path(line.rstrip("\n")), 0.0
+
+            def show(now: Progress) -> None:
+                nonlocal spoke
+                if time.monotonic() - spoke > 0.25:
+                    spoke = time.monotonic()
+                    say(event="progress", **asdict(now))
+
+            try:
+                record = train_run(folder, on_progress=show, should_stop=should_stop)
+            except (ValueError, OSError, RuntimeError) as error:
+                say(event="failed", run=folder.name, reason=" ".join(f"{type(error).__name__}: {error}".split()))
+                continue
+            say(event="stopped" if record is None else "done", run=folder.name, status=record and record.status)

@@ -1,0 +1,250 @@
+"""A study: a question as one small file, expanded into the runs that answer it."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from isoflop.config import (
+    LENGTHS,
+    PARTS,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+    preset,
+)
+from isoflop.flops import compute, train_steps
+
+DesignKind = Literal["isoflop"]
+TOLERANCE = 0.01
+"""Largest relative distance between a run's FLOPs and its budget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A question, and everything that its runs share."""
+
+    name: str = "study"
+    """Name of the study, and of its folder unless another is given."""
+    source: tuple[str, ...] = ()
+    """Texts to make the token folder from, as `isoflop data` takes them, unless data names one."""
+    tokenizer: str = "bytes"
+    """Tokenizer for these texts: bytes, bpe, or a tokenizer.json."""
+    design: DesignKind = "isoflop"
+    """How the question becomes runs."""
+    budgets: tuple[float, ...] = ()
+    """FLOPs of each run, one group of sizes for each budget."""
+    sizes: int = 5
+    """Model sizes for each budget."""
+    span: float = 4.0
+    """Sizes reach from the guessed optimum over span to the optimum times span, in N."""
+    tokens_per_param: float = 20.0
+    """Guess of the optimal D/N, which centres the sizes (arXiv:2203.15556: about 20)."""
+    aspect: float | None = None
+    """d_model over num_layers of every size; None: num_layers as it is."""
+    widths: tuple[int, ...] = ()
+    """d_model of every run, `sizes` of them for each budget in turn, instead of the guess."""
+    target_flops: float | None = None
+    """FLOPs of the larger run whose loss is forecast before it is trained."""
+    target_width: int | None = None
+    """d_model of that run."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """What every model shares; the design sets d_model, and num_layers where aspect is given."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Tokens."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimizer."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Batch; the design sets the length."""
+
+    def __post_init__(self) -> None:
+        if not self.budgets:
+            raise ValueError("a study needs budgets, such as --budgets 1e11 2e11 4e11, or a study file that gives them")
+        if min(self.budgets) <= 0 or self.sizes < 1 or self.span <= 1 or self.tokens_per_param <= 0:
+            raise ValueError(
+                f"budgets={self.budgets}, sizes={self.sizes} and tokens_per_param={self.tokens_per_param} "
+                f"must be positive, and span={self.span} above 1"
+            )
+        if self.widths and len(self.widths) != self.sizes * len(self.budgets):
+            raise ValueError(
+                f"widths gives {len(self.widths)} values, but {len(self.budgets)} budgets of sizes={self.sizes} "
+                f"need {self.sizes * len(self.budgets)}; give all of them, or none"
+            )
+        if (self.target_flops is None) != (self.target_width is None):
+            raise ValueError("a target needs both target_flops and target_width; give the other one too")
+        if any(getattr(self.train, name) is not None for name in LENGTHS):
+            raise ValueError(f"the budgets decide how long a study's runs are; leave {', '.join(LENGTHS)} out")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for study.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Study:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ValueError: a field is missing or unknown.
+        """
+        try:
+            parts = {name: part(**value[name]) for name, part in PARTS.items()}
+            plain = {name: tuple(v) if isinstance(v, list) else v for name, v in value.items() if name not in PARTS}
+            return cls(**plain, **parts)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"this is no study ({error}); was it written by another version?") from error
+
+    def recipe(self) -> dict[str, Any]:
+        """What all runs of a study must share, whatever sizes and budgets are added to it later."""
+        shared = {name: value for name, value in self.to_dict().items() if name in PARTS}
+        for part, name in _VARYING:
+            del shared[part][name]
+        return {f"{part}.{name}": value for part, values in shared.items() for name, value in values.items()}
+
+
+_VARYING = [("model", "d_model"), ("model", "num_layers"), ("data", "data"), *(("train", name) for name in LENGTHS)]
+DESIGN_FIELDS = frozenset({"design", "budgets", "sizes", "span", "tokens_per_param", "aspect", "widths"})
+TARGET_FIELDS = {"flops": "target_flops", "d_model": "target_width"}
+
+
+def read_study(path: Path, **changes: Any) -> Study:
+    """Read a study file; `changes` replace single fields.
+
+    The file is TOML: tables [study], [design], [target], [model], [data], [optim] and [train]; [model] may name a preset.
+
+    Raises:
+        ValueError: no such file, no TOML, or a field that no table has.
+    """
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; a study is a TOML file with [study], [design] and [model] tables")
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no study file: {error}") from error
+    return study_from_tables(tables, where=str(path), **changes)
+
+
+def study_from_tables(tables: Mapping[str, Any], *, where: str, **changes: Any) -> Study:
+    """Build a study from the tables of its file."""
+    known = {
+        "study": frozenset({"name", "source", "tokenizer"}),
+        "design": DESIGN_FIELDS,
+        "target": frozenset(TARGET_FIELDS),
+        **{part: frozenset(f.name for f in fields(config)) for part, config in PARTS.items()},
+    }
+    for table, values in tables.items():
+        _known(table, known, f"{where}: there is no table [{table}]")
+        for name in values:
+            if (table, name) != ("model", "preset"):
+                _known(name, known[table], f"{where}: [{table}] has no field {name}")
+    flat = {**tables.get("study", {}), **tables.get("design", {})}
+    flat |= {TARGET_FIELDS[name]: value for name, value in tables.get("target", {}).items()}
+    flat = {name: tuple(value) if isinstance(value, list) else value for name, value in flat.items()}
+    shape = dict(tables.get("model", {}))
+    name = shape.pop("preset", None)
+    parts: dict[str, Any] = {"model": preset(name, **shape) if name else ModelConfig(**shape)}
+    parts |= {part: config(**tables.get(part, {})) for part, config in PARTS.items() if part != "model"}
+    return Study(**{**flat, **parts, **changes})
+
+
+def _known(name: str, names: Mapping[str, Any] | frozenset[str], said: str) -> None:
+    if name not in names:
+        close = get_close_matches(name, names, n=1)
+        hint = f"perhaps you meant {close[0]}" if close else f"it has {', '.join(sorted(names))}"
+        raise ValueError(f"{said}; {hint}")
+
+
+def runs(study: Study, *, data_sha256: str, train_tokens: int) -> list[RunConfig]:
+    """Expand a study into its runs.
+
+    Raises:
+        ValueError: a run would miss its budget by more than a hundredth, or two runs would be the same.
+    """
+    configs = DESIGNS[study.design](study, data_sha256)
+    for config in configs:
+        _meets_budget(config, train_tokens)
+    return configs
+
+
+def target(study: Study, *, data_sha256: str, train_tokens: int) -> RunConfig:
+    """Return the larger run whose loss the study forecasts.
+
+    Raises:
+        ValueError: the study has no target.
+    """
+    if study.target_flops is None or study.target_width is None:
+        raise ValueError("the study has no target; give --target-flops and --target-width, or a [target] table")
+    config = _run(study, study.target_width, study.target_flops, data_sha256)
+    _meets_budget(config, train_tokens)
+    return config
+
+
+def _meets_budget(config: RunConfig, train_tokens: int) -> None:
+    budget = config.train.flops
+    assert budget is not None
+    steps = train_steps(config.model, config.train, train_tokens=train_tokens)
+    spent = steps * config.train.batch_size * config.model.context_length * compute(config.model)
+    if abs(spent / budget - 1) > TOLERANCE:
+        raise ValueError(
+            f"d_model={config.model.d_model} meets the budget of {budget:g} FLOPs only within "
+            f"{abs(spent / budget - 1):.1%} in {steps} steps; give a larger budget or a smaller batch_size"
+        )
+
+
+def _run(study: Study, width: int, flops: float, data_sha256: str) -> RunConfig:
+    layers = study.model.num_layers if study.aspect is None else max(1, round(width / study.aspect))
+    model = replace(study.model, d_model=width, num_layers=layers)
+    train = replace(study.train, flops=float(flops))
+    return RunConfig(model=model, data=study.data, optim=study.optim, train=train, data_sha256=data_sha256)
+
+
+def isoflop(study: Study, data_sha256: str) -> list[RunConfig]:
+    """`sizes` models for each budget, at the given widths or around the guessed optimum (SCIENCE: approach 2)."""
+    out = []
+    for index, budget in enumerate(study.budgets):
+        widths = study.widths[index * study.sizes : (index + 1) * study.sizes] or guessed_widths(study, budget)
+        out += [_run(study, width, budget, data_sha256) for width in widths]
+    return out
+
+
+def guessed_widths(study: Study, budget: float) -> list[int]:
+    """Widths whose N are evenly spaced in the logarithm over span around √(C / 6r), r = tokens_per_param.
+
+    Widths are multiples of a head's smallest size times the number of heads, so that every one splits into heads.
+
+    Raises:
+        ValueError: the budget is too small for that many different widths.
+    """
+    grain = math.lcm(2 * (study.model.num_heads or 1), 4)
+    centre = math.sqrt(budget / (6 * study.tokens_per_param))
+    exponents = [0.0] if study.sizes == 1 else [2 * i / (study.sizes - 1) - 1 for i in range(study.sizes)]
+    widths: list[int] = []
+    width = grain
+    for wanted in (centre * study.span**exponent for exponent in exponents):
+        while _compute_params(study, width) < wanted and _nearer(study, width, grain, wanted):
+            width += grain
+        widths.append(width)
+    if len(set(widths)) < study.sizes:
+        raise ValueError(
+            f"a budget of {budget:g} FLOPs has room for {len(set(widths))} different widths within ×/÷ {study.span:g} "
+            f"of the guessed optimum, not sizes={study.sizes}; give a larger budget, a larger span, or --widths"
+        )
+    return widths
+
+
+def _compute_params(study: Study, width: int) -> float:
+    return compute(_run(study, width, 1.0, "").model) / 6
+
+
+def _nearer(study: Study, width: int, grain: int, wanted: float) -> bool:
+    here, there = _compute_params(study, width), _compute_params(study, width + grain)
+    return abs(math.log(there / wanted)) < abs(math.log(here / wanted))
+
+
+DESIGNS: Mapping[str, Callable[[Study, str], list[RunConfig]]] = {"isoflop": isoflop}

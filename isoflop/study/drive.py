@@ -1,0 +1,116 @@
+"""What of a study is done, pending or failed; drives an executor until it is done. What is done is never redone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from isoflop.config import RunConfig, write_run
+from isoflop.data.tokens import META, open_configured, read_meta
+from isoflop.files import read_json, write_json
+from isoflop.flops import compute, train_steps
+from isoflop.record import Record
+from isoflop.study import design
+from isoflop.study.design import Study
+from isoflop.study.launch import EXECUTORS
+from isoflop.study.launch.local import Event
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run of a study, and what it will cost."""
+
+    folder: Path
+    config: RunConfig
+    flops: float
+
+    @property
+    def record(self) -> Record | None:
+        """Its record, once it is done."""
+        path = self.folder / "record.json"
+        return Record.read(path) if path.exists() else None
+
+
+def open_study(folder: Path) -> Study:
+    """Read the study of a folder.
+
+    Raises:
+        ValueError: the folder holds no study.
+    """
+    path = folder / "study.json"
+    if not path.exists():
+        raise ValueError(f"{folder} holds no study (no study.json); `isoflop study run FILE --out {folder}` makes one")
+    return Study.from_dict(read_json(path))
+
+
+def settle(study: Study, folder: Path) -> Study:
+    """Write the study into its folder, or add its sizes and budgets to what the folder already holds.
+
+    Raises:
+        ValueError: the folder's runs were made by another recipe, so that one law could not hold for both.
+    """
+    if (folder / "study.json").exists():
+        before, now = open_study(folder).recipe(), study.recipe()
+        different = [f"{name}={now[name]!r} (there {before[name]!r})" for name in now if now[name] != before.get(name)]
+        if different:
+            raise ValueError(f"{folder} holds runs of another recipe: {', '.join(different)}; choose another --out")
+    write_json(folder / "study.json", study.to_dict())
+    return study
+
+
+def plan(study: Study, folder: Path, *, targets: bool = False) -> list[Planned]:
+    """List a study's runs, longest first, or its target; makes no folders.
+
+    Args:
+        study: The study, whose data names its tokens.
+        folder: The study's folder.
+        targets: The larger run that is forecast, instead of the runs that the law is fitted to.
+
+    Raises:
+        ValueError: the tokens do not suit, a budget cannot be met, or there is no target.
+    """
+    tokens = open_configured(study.data, vocab_size=study.model.vocab_size)
+    facts = {"data_sha256": tokens.fingerprint, "train_tokens": len(tokens.train)}
+    if targets:
+        configs = [design.target(study, **facts)]  # type: ignore[arg-type]
+    else:
+        configs = design.runs(study, **facts)  # type: ignore[arg-type]
+    out = folder / ("target" if targets else "runs")
+    planned = [Planned(out / config.id, config, _flops(config, len(tokens.train))) for config in configs]
+    return sorted(planned, key=lambda run: -run.flops)
+
+
+def drive(
+    planned: Sequence[Planned],
+    *,
+    executor: str = "local",
+    workers: int | None = None,
+    on_event: Callable[[Event], None],
+) -> list[Event]:
+    """Train what is not done yet; return the failures. A failed run is kept, and stops no other."""
+    todo = [run for run in planned if run.record is None]
+    failures: list[Event] = []
+
+    def watch(event: Event) -> None:
+        if event.kind == "failed":
+            failures.append(event)
+        on_event(event)
+
+    for run in todo:
+        write_run(run.config, run.folder.parent)
+    if todo:
+        EXECUTORS[executor]([run.folder for run in todo], workers=workers, on_event=watch)
+    return failures
+
+
+def with_data(study: Study) -> Study:
+    """Return the study with the vocabulary that its token folder has."""
+    if not (Path(study.data.data) / META).exists():
+        return study
+    return replace(study, model=replace(study.model, vocab_size=read_meta(Path(study.data.data))["vocab_size"]))
+
+
+def _flops(config: RunConfig, train_tokens: int) -> float:
+    steps = train_steps(config.model, config.train, train_tokens=train_tokens)
+    return float(steps * config.train.batch_size * config.model.context_length * compute(config.model))
