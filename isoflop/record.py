@@ -103,7 +103,8 @@ class Records:
 
     def take(self, index: Iterable[Any] | Floats) -> Records:
         """Return the runs at these positions, or those where a mask is true."""
-        chosen = np.arange(len(self.runs))[np.asarray(index)]
+        where = np.asarray(index)
+        chosen = np.arange(len(self.runs))[where if len(where) else where.astype(int)]
         return replace(self, runs=tuple(self.runs[i] for i in chosen))
 
     def under(self, convention: ParamConvention) -> Records:

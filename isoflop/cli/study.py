@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from isoflop.cli.app import Command, flag_value, main, with_defaults
+from isoflop.cli.app import Command, main, with_defaults
 from isoflop.study.design import Study, read_study
 
 if TYPE_CHECKING:

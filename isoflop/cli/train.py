@@ -29,8 +29,6 @@ from isoflop.config import (
 )
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-
     from isoflop.lm.train import Progress
     from isoflop.record import Record
 
@@ -282,14 +280,15 @@ def _summary(record: Record, folder: str) -> str:
     measured = record.measured
     bits = "" if measured["bits_per_byte"] is None else f" ({measured['bits_per_byte']:.4f} bits per byte)"
     return (
-        f"{record.id}: validation loss {record.loss:.4f} nats per token{bits}, perplexity {measured['perplexity']:.3f}\n"
+        f"{record.id}: validation loss {record.loss:.4f} nats per token{bits}, perplexity "
+        f"{measured['perplexity']:.3f}\n"
         f"N {record.params['compute']:.4g} · D {record.tokens:.4g} tokens · C {record.flops:.4g} FLOPs · "
         f"{measured['seconds']:.0f} s · {folder}"
     )
 
 
 def _serve() -> None:
-    """Train the folders named on standard input; answer each, and its progress, with a line of JSON on standard output."""
+    """Train the folders named on standard input; answer progress and end of each with a line of JSON."""
     from isoflop.lm.train import train as train_run
 
     def say(**line: object) -> None:

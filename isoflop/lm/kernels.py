@@ -48,7 +48,7 @@ def rotate(
     sin: Float[Tensor, "seq 1 pairs"],
 ) -> Float[Tensor, "batch seq heads head_size"]:
     """Turn the pairs (i, i + head_size/2) of each head by the angle of their position (arXiv:2104.09864)."""
-    turned: Tensor = _Rotation.apply(x, cos, sin)
+    turned: Tensor = _Rotation.apply(x, cos, sin)  # type: ignore[no-untyped-call]
     return turned
 
 
@@ -98,7 +98,7 @@ def linear_cross_entropy(
     if torch.is_autocast_enabled(hidden.device.type):
         hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
     with torch.autocast(hidden.device.type, enabled=False):
-        loss: Tensor = _LinearCrossEntropy.apply(hidden, weight.to(hidden.dtype), targets)
+        loss: Tensor = _LinearCrossEntropy.apply(hidden, weight.to(hidden.dtype), targets)  # type: ignore[no-untyped-call]
     return loss
 
 

@@ -111,7 +111,7 @@ def causal_attention(
     v: Float[Tensor, "batch seq kv_heads head_size"],
     dropout: float = 0.0,
 ) -> Float[Tensor, "batch seq heads head_size"]:
-    """softmax(q·kᵀ / √head_size) v over the tokens up to one's own; each kv head serves heads / kv_heads query heads."""
+    """softmax(q·kᵀ / √head_size) v over the tokens up to one's own; a kv head serves heads / kv_heads query heads."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     shared = q.shape[1] != k.shape[1]
     out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=shared)
@@ -165,7 +165,8 @@ class Attention(nn.Module):
             qk = rotate(qk, *angles)
         q, k = qk.split([self.heads, self.kv_heads], dim=2)
         mixed = causal_attention(q, k, v, self.dropout if self.training else 0.0)
-        return self.out(mixed.reshape(batch, seq, d_model))
+        written: Tensor = self.out(mixed.reshape(batch, seq, d_model))
+        return written
 
 
 class Mlp(nn.Module):
@@ -182,7 +183,8 @@ class Mlp(nn.Module):
     def forward(self, x: Hidden) -> Hidden:
         """Transform each token by itself."""
         up = self.up(x)
-        return self.down(self.act(up) if self.gate is None else self.act(self.gate(x)) * up)
+        written: Tensor = self.down(self.act(up) if self.gate is None else self.act(self.gate(x)) * up)
+        return written
 
 
 class Block(nn.Module):
@@ -205,6 +207,9 @@ class Block(nn.Module):
 
 class Transformer(nn.Module):
     """Token embedding, blocks, final norm, read-out."""
+
+    cos: Tensor
+    sin: Tensor
 
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__()

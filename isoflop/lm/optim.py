@@ -15,7 +15,7 @@ from isoflop.config import OptimConfig
 def clip_by_global_norm(grads: Iterable[Tensor], max_norm: float) -> Tensor:
     """Scale gradients in place so that their joint norm is at most `max_norm`; return the norm before."""
     grads = list(grads)
-    norm = torch.stack([torch.linalg.vector_norm(grad) for grad in grads]).norm()
+    norm: Tensor = torch.stack([torch.linalg.vector_norm(grad) for grad in grads]).norm()
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     for grad in grads:
         grad.mul_(factor)

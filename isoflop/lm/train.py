@@ -182,8 +182,8 @@ def _resume(run: _Run) -> int:
         (run.folder / "log.jsonl").write_bytes(b"")
         return 0
     with torch.no_grad():
-        for name, param in run.model.named_parameters():
-            param.copy_(saved.tensors["model"][name])
+        for name, weight in run.model.named_parameters():
+            weight.copy_(saved.tensors["model"][name])
     for index, (param, _) in enumerate(_optimized(run.optimizer)):
         moments = {name: saved.tensors["optimizer"][f"{index}.{name}"].to(run.device) for name in ("mean", "square")}
         run.optimizer.state[param] = {"step": saved.step, **moments}

@@ -116,7 +116,7 @@ TARGET_FIELDS = {"flops": "target_flops", "d_model": "target_width"}
 def read_study(path: Path, **changes: Any) -> Study:
     """Read a study file; `changes` replace single fields.
 
-    The file is TOML: tables [study], [design], [target], [model], [data], [optim] and [train]; [model] may name a preset.
+    The file is TOML: tables [study], [design], [target], [model] (which may name a preset), [data], [optim], [train].
 
     Raises:
         ValueError: no such file, no TOML, or a field that no table has.
@@ -143,14 +143,15 @@ def study_from_tables(tables: Mapping[str, Any], *, where: str, **changes: Any) 
         for name in values:
             if (table, name) != ("model", "preset"):
                 _known(name, known[table], f"{where}: [{table}] has no field {name}")
-    flat = {**tables.get("study", {}), **tables.get("design", {})}
+    flat: dict[str, Any] = {**tables.get("study", {}), **tables.get("design", {})}
     flat |= {TARGET_FIELDS[name]: value for name, value in tables.get("target", {}).items()}
     flat = {name: tuple(value) if isinstance(value, list) else value for name, value in flat.items()}
     shape = dict(tables.get("model", {}))
     name = shape.pop("preset", None)
     parts: dict[str, Any] = {"model": preset(name, **shape) if name else ModelConfig(**shape)}
     parts |= {part: config(**tables.get(part, {})) for part, config in PARTS.items() if part != "model"}
-    return Study(**{**flat, **parts, **changes})
+    together: dict[str, Any] = {**flat, **parts, **changes}
+    return Study(**together)
 
 
 def _known(name: str, names: Mapping[str, Any] | frozenset[str], said: str) -> None:
@@ -172,8 +173,8 @@ def runs(study: Study, *, data_sha256: str, train_tokens: int) -> list[RunConfig
     return configs
 
 
-def target(study: Study, *, data_sha256: str, train_tokens: int) -> RunConfig:
-    """Return the larger run whose loss the study forecasts.
+def target(study: Study, *, data_sha256: str, train_tokens: int) -> list[RunConfig]:
+    """Return the larger run whose loss the study forecasts, alone in a list.
 
     Raises:
         ValueError: the study has no target.
@@ -182,7 +183,7 @@ def target(study: Study, *, data_sha256: str, train_tokens: int) -> RunConfig:
         raise ValueError("the study has no target; give --target-flops and --target-width, or a [target] table")
     config = _run(study, study.target_width, study.target_flops, data_sha256)
     _meets_budget(config, train_tokens)
-    return config
+    return [config]
 
 
 def _meets_budget(config: RunConfig, train_tokens: int) -> None:

@@ -71,11 +71,8 @@ def plan(study: Study, folder: Path, *, targets: bool = False) -> list[Planned]:
         ValueError: the tokens do not suit, a budget cannot be met, or there is no target.
     """
     tokens = open_configured(study.data, vocab_size=study.model.vocab_size)
-    facts = {"data_sha256": tokens.fingerprint, "train_tokens": len(tokens.train)}
-    if targets:
-        configs = [design.target(study, **facts)]  # type: ignore[arg-type]
-    else:
-        configs = design.runs(study, **facts)  # type: ignore[arg-type]
+    expand = design.target if targets else design.runs
+    configs = expand(study, data_sha256=tokens.fingerprint, train_tokens=len(tokens.train))
     out = folder / ("target" if targets else "runs")
     planned = [Planned(out / config.id, config, _flops(config, len(tokens.train))) for config in configs]
     return sorted(planned, key=lambda run: -run.flops)

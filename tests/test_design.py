@@ -1,0 +1,122 @@
+"""python -m pytest tests/test_design.py"""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from isoflop.config import ModelConfig, TrainConfig, preset
+from isoflop.flops import compute, train_steps
+from isoflop.study.design import DESIGNS, TOLERANCE, Study, guessed_widths, read_study, runs, target
+
+FACTS = {"data_sha256": "ab", "train_tokens": 10**7}
+STUDIES = Path(__file__).parents[1] / "studies"
+FILE = """
+[study]
+name = "s"
+[design]
+budgets = [1e10, 2e10]
+sizes = 2
+widths = [16, 24, 20, 32]
+[target]
+flops = 1e11
+d_model = 48
+[model]
+preset = "small"
+num_layers = 3
+[train]
+batch_size = 8
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "s.toml").write_text(text)
+    return tmp_path / "s.toml"
+
+
+def test_a_file_becomes_runs_that_meet_their_budgets(tmp_path: Path) -> None:
+    study = read_study(write(tmp_path, FILE))
+    configs = runs(study, **FACTS)
+    assert [(c.train.flops, c.model.d_model) for c in configs] == [(1e10, 16), (1e10, 24), (2e10, 20), (2e10, 32)]
+    assert {c.model.num_layers for c in configs} == {3}
+    for config in configs:
+        steps = train_steps(config.model, config.train, train_tokens=10**7)
+        assert abs(steps * 8 * 64 * compute(config.model) / config.train.flops - 1) < TOLERANCE
+    (large,) = target(study, **FACTS)
+    assert (large.train.flops, large.model.d_model) == (1e11, 48)
+    assert len({config.id for config in [*configs, large]}) == 5
+
+
+@pytest.mark.parametrize("file", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_bundled_study_expands(file: Path) -> None:
+    study = read_study(file)
+    configs = runs(study, **FACTS)
+    assert len(configs) == len(study.budgets) * study.sizes >= 12
+    assert target(study, **FACTS)[0].train.flops >= 3 * max(study.budgets)
+
+
+@pytest.mark.parametrize("budget", [1e12, 1e14, 1e18])
+def test_guessed_sizes_are_spread_around_the_optimum(budget: float) -> None:
+    study = Study(budgets=(budget,), span=4.0, tokens_per_param=20, model=ModelConfig(), aspect=32.0)
+    widths = guessed_widths(study, budget)
+    assert len(widths) == 5 and widths == sorted(widths)
+    params = [compute(c.model) / 6 for c in DESIGNS["isoflop"](study, "ab")]
+    centre = math.sqrt(budget / 120)
+    assert params[0] < centre < params[-1]
+    assert 4 < params[-1] / params[0] < 40
+    ratios = [c.model.d_model / c.model.num_layers for c in DESIGNS["isoflop"](study, "ab")]
+    assert all(16 <= ratio <= 48 for ratio in ratios[1:])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "a study needs budgets"),
+        (
+            {"budgets": (1e10,), "sizes": 3, "widths": (16, 24)},
+            "widths gives 2 values, but 1 budgets of sizes=3 need 3",
+        ),
+        ({"budgets": (-1.0,)}, "must be positive"),
+        ({"budgets": (1e10,), "target_flops": 1e12}, "a target needs both target_flops and target_width"),
+        ({"budgets": (1e10,), "train": TrainConfig(steps=3)}, "the budgets decide how long"),
+    ],
+)
+def test_what_cannot_be_is_refused(fields: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Study(**fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("sizes = 2", "size = 2"), r"\[design\] has no field size; perhaps you meant sizes"),
+        (("[target]", "[targets]"), r"there is no table \[targets\]; perhaps you meant target"),
+        (('"small"', '"smal"'), "preset='smal' is not known"),
+        (("[study]", "[study"), "is no study file"),
+    ],
+)
+def test_a_misspelt_file_is_refused_with_the_nearest_name(tmp_path: Path, change: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_study(write(tmp_path, FILE.replace(*change)))
+
+
+def test_a_missing_file_or_target_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not exist; a study is a TOML file"):
+        read_study(tmp_path / "none.toml")
+    with pytest.raises(ValueError, match="the study has no target"):
+        target(Study(budgets=(1e10,)), **FACTS)
+
+
+def test_a_budget_too_small_to_meet_is_refused() -> None:
+    small = preset("small")
+    with pytest.raises(ValueError, match="meets the budget of 1e\\+09 FLOPs only within"):
+        runs(Study(budgets=(1e9,), sizes=1, widths=(60,), model=small, train=TrainConfig(batch_size=8)), **FACTS)
+    with pytest.raises(ValueError, match="has room for"):
+        guessed_widths(Study(budgets=(1e6,), model=small), 1e6)
+
+
+def test_a_study_comes_back(tmp_path: Path) -> None:
+    study = read_study(write(tmp_path, FILE))
+    assert Study.from_dict(study.to_dict()) == study
+    with pytest.raises(ValueError, match="this is no study"):
+        Study.from_dict({"name": "x"})

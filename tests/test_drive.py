@@ -1,0 +1,118 @@
+"""python -m pytest tests/test_drive.py"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from isoflop.config import DataConfig, OptimConfig, TrainConfig, preset
+from isoflop.record import Record
+from isoflop.study import drive
+from isoflop.study.design import Study
+from isoflop.study.launch import EXECUTORS, local
+from isoflop.study.launch.local import Event
+
+
+@pytest.fixture
+def study(token_folder: Path) -> Study:
+    return Study(
+        budgets=(1e8, 2e8),
+        sizes=2,
+        widths=(8, 16, 8, 16),
+        target_flops=1e9,
+        target_width=16,
+        model=preset("small", context_length=16),
+        data=DataConfig(data=str(token_folder), val_tokens=256),
+        train=TrainConfig(batch_size=1),
+    )
+
+
+def fake(monkeypatch, outcome: dict[int, str]) -> list[Path]:
+    """An executor that trains nothing: widths in `outcome` fail with that reason, the others get a record."""
+    ran: list[Path] = []
+
+    def execute(folders, *, workers, on_event) -> None:
+        for folder in folders:
+            ran.append(folder)
+            width = int(folder.name.split("-")[0][1:])
+            if width in outcome:
+                on_event(Event(kind="failed", run=folder, reason=outcome[width]))
+                continue
+            Record(id=folder.name, params={"compute": 1.0}, tokens=1, flops=1, loss=1.0).write(folder / "record.json")
+            on_event(Event(kind="done", run=folder))
+
+    monkeypatch.setitem(EXECUTORS, "local", execute)
+    return ran
+
+
+def test_what_is_done_is_never_redone_and_failures_are_tried_again(study: Study, tmp_path: Path, monkeypatch) -> None:
+    planned = drive.plan(study, tmp_path)
+    assert [run.flops for run in planned] == sorted((run.flops for run in planned), reverse=True)
+    ran = fake(monkeypatch, {16: "no luck"})
+    failures = drive.drive(planned, on_event=lambda event: None)
+    assert len(ran) == 4
+    assert [failure.reason for failure in failures] == ["no luck", "no luck"]
+    ran = fake(monkeypatch, {})
+    assert drive.drive(planned, on_event=lambda event: None) == []
+    assert {folder.name.split("-")[0] for folder in ran} == {"d16"}
+    ran = fake(monkeypatch, {})
+    drive.drive(planned, on_event=lambda event: None)
+    assert ran == []
+
+
+def test_the_target_lies_apart_from_the_runs_of_the_law(study: Study, tmp_path: Path) -> None:
+    (large,) = drive.plan(study, tmp_path, targets=True)
+    assert large.folder.parent == tmp_path / "target"
+    assert {run.folder.parent for run in drive.plan(study, tmp_path)} == {tmp_path / "runs"}
+    assert large.record is None
+
+
+def test_a_folder_takes_more_budgets_but_no_other_recipe(study: Study, tmp_path: Path) -> None:
+    drive.settle(study, tmp_path)
+    more = replace(study, budgets=(1e8, 2e8, 4e8), widths=(8, 16) * 3)
+    assert drive.open_study(tmp_path) == study
+    drive.settle(more, tmp_path)
+    assert drive.open_study(tmp_path) == more
+    with pytest.raises(ValueError, match=r"runs of another recipe: optim.lr=0.1 \(there 0.005\); choose another --out"):
+        drive.settle(replace(study, optim=OptimConfig(lr=0.1)), tmp_path)
+    assert drive.open_study(tmp_path) == more
+
+
+def test_a_folder_without_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no study"):
+        drive.open_study(tmp_path)
+
+
+def test_the_vocabulary_comes_from_the_tokens(study: Study) -> None:
+    odd = replace(study, model=preset("small", vocab_size=999))
+    assert drive.with_data(odd).model.vocab_size == 256
+    raw = replace(odd, data=DataConfig(data="elsewhere.bin"))
+    assert drive.with_data(raw) == raw
+
+
+@pytest.mark.slow
+def test_workers_train_report_failures_and_survive_a_kill(study: Study, tmp_path: Path, monkeypatch) -> None:
+    """Four real runs on two warm workers: one has lost its tokens, one worker is killed; the other three finish."""
+    planned = drive.plan(study, tmp_path)
+    broken = planned[0]
+    events: list[Event] = []
+    killed: list[int] = []
+    answer = local._answer
+
+    def kill_once(pool, slot, said, on_event) -> None:
+        answer(pool, slot, said, on_event)
+        if not killed and said["event"] == "ready" and pool.workers[slot].run not in (None, broken.folder):
+            killed.append(pool.workers[slot].process.pid)
+            pool.workers[slot].process.kill()
+
+    monkeypatch.setattr(local, "_answer", kill_once)
+    for run in planned:
+        drive.write_run(run.config, run.folder.parent)
+    gone = replace(broken.config, data=replace(broken.config.data, data=str(tmp_path / "gone")))
+    drive.write_json(broken.folder / "config.json", gone.to_dict())
+    failures = drive.drive(planned, workers=2, on_event=events.append)
+    assert killed
+    assert [failure.run for failure in failures] == [broken.folder]
+    assert "gone does not exist" in failures[0].reason
+    assert sum(run.record is not None and run.record.status == "complete" for run in planned) == 3
+    assert {event.kind for event in events} >= {"started", "done", "failed"}

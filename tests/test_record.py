@@ -1,0 +1,46 @@
+"""python -m pytest tests/test_record.py"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from isoflop.record import SYMBOLS, Record, Records
+
+RUNS = tuple(
+    Record(id=f"r{n}", params={"compute": 10.0 * n, "body": 5.0 * n}, tokens=n, flops=60.0 * n * n, loss=1 / n)
+    for n in (1, 2, 3)
+)
+RECORDS = Records(RUNS, source="somewhere")
+
+
+def test_columns_are_the_papers_letters() -> None:
+    for letter, values in {"N": [10, 20, 30], "D": [1, 2, 3], "C": [60, 240, 540], "L": [1, 1 / 2, 1 / 3]}.items():
+        assert letter in SYMBOLS
+        np.testing.assert_allclose(getattr(RECORDS, letter), values)
+
+
+def test_take_by_mask_and_by_position() -> None:
+    assert [run.id for run in RECORDS.take(RECORDS.N > 15).runs] == ["r2", "r3"]
+    assert [run.id for run in RECORDS.take([2, 0]).runs] == ["r3", "r1"]
+    assert len(RECORDS.take([])) == 0
+
+
+def test_another_count_of_n() -> None:
+    np.testing.assert_allclose(RECORDS.under("body").N, [5, 10, 15])
+    with pytest.raises(ValueError, match="params='total' is not known for run r1 of somewhere; it has compute, body"):
+        RECORDS.under("total")
+
+
+def test_a_record_comes_back(tmp_path: Path) -> None:
+    RUNS[1].write(tmp_path / "record.json")
+    assert Record.read(tmp_path / "record.json") == RUNS[1]
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"id": "x"}', '{"id": 1, "params": {}, "tokens": 1, "flops": 1, "loss": 1, "z": 1}']
+)
+def test_what_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "record.json").write_text(text)
+    with pytest.raises(ValueError, match="is not a record of a run"):
+        Record.read(tmp_path / "record.json")
