@@ -110,7 +110,7 @@ def test_a_missing_file_or_target_is_refused(tmp_path: Path) -> None:
 def test_a_budget_too_small_to_meet_is_refused() -> None:
     small = preset("small")
     with pytest.raises(ValueError, match="meets the budget of 1e\\+09 FLOPs only within"):
-        runs(Study(budgets=(1e9,), sizes=1, widths=(60,), model=small, train=TrainConfig(batch_size=8)), **FACTS)
+        runs(Study(budgets=(1e9,), sizes=1, widths=(72,), model=small, train=TrainConfig(batch_size=8)), **FACTS)
     with pytest.raises(ValueError, match="has room for"):
         guessed_widths(Study(budgets=(1e6,), model=small), 1e6)
 

@@ -82,15 +82,21 @@ def call(command: Command, args: Sequence[str], *, prog: str) -> None:
             raise
         raise ValueError(_one_line(said.getvalue(), prog)) from None
     if unknown:
-        flags = [
-            flag
-            for action in tyro.extras.get_parser(_binder(ready), **options)._actions
-            for flag in action.option_strings
-        ]
+        flags = _flags(_binder(ready), options)
         raise ValueError(
             f"{prog} has no option {unknown[0]!r}{_nearest(unknown[0], flags)}; `{prog} --help` lists them"
         )
     bound()
+
+
+def _flags(command: Command, options: Mapping[str, Any]) -> list[str]:
+    """Every flag that the command's help names."""
+    import tyro
+
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        tyro.cli(command, args=["--help"], **options)
+    return sorted(set(re.findall(r"--[a-z][\w-]*", shown.getvalue())))
 
 
 def with_defaults(command: Command, **defaults: Any) -> Command:
@@ -174,14 +180,15 @@ def _nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
 
 
 def _one_line(box: str, prog: str) -> str:
-    """Take the message out of the parser's framed answer."""
+    """Take the message out of the parser's framed answer: what stands between its title and the next rule."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip("│ ").strip() for line in plain.splitlines() if line.startswith("│")]
-    message = []
+    lines = [line.strip("│╭╮╰╯| ") for line in plain.splitlines()][1:]
+    message = list[str]()
     for line in lines:
-        if not line or set(line) <= {"─"}:
+        if line.strip("─- "):
+            message.append(line.strip())
+        elif message:
             break
-        message.append(line)
     return f"{' '.join(message).rstrip('.')}; `{prog} --help` explains each option"
 
 

@@ -202,12 +202,13 @@ def _new_run(out: Path, data: DataConfig, model: ModelConfig, optim: OptimConfig
         raise ValueError(
             "no data was given; --data T names a token folder made by `isoflop data`, or a raw file of ids"
         )
-    from isoflop.data.tokens import open_configured
+    from isoflop.data.tokens import open_configured, open_stream
     from isoflop.flops import train_steps
 
     tokens = open_configured(data, vocab_size=model.vocab_size)
     train_steps(model, train, train_tokens=len(tokens.train))
     config = RunConfig(model=model, data=data, optim=optim, train=train, data_sha256=tokens.fingerprint)
+    open_stream(config, tokens)
     return write_run(config, out)
 
 

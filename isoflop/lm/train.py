@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from isoflop.config import RunConfig, read_run
-from isoflop.data.tokens import BatchStream, Tokens, open_configured, validation_windows
+from isoflop.data.tokens import BatchStream, Tokens, open_configured, open_stream, validation_windows
 from isoflop.flops import FLOPS, compute, params_by_convention, train_steps
 from isoflop.lm import checkpoint as checkpoints
 from isoflop.lm.evaluate import Evaluation, evaluate
@@ -79,6 +79,7 @@ class _Run:
     folder: Path
     config: RunConfig
     tokens: Tokens
+    stream: BatchStream
     steps: int
     model: Transformer
     optimizer: torch.optim.Optimizer
@@ -147,6 +148,7 @@ def load_model(folder: Path) -> tuple[RunConfig, Transformer]:
 
 def _start(folder: Path, config: RunConfig) -> tuple[_Run, int]:
     tokens = open_data(config)
+    stream = open_stream(config, tokens)
     device = torch.device(_device(config.train.device))
     torch.manual_seed(config.train.seed)
     model = Transformer(config.model, seed=config.train.seed).to(device).train()
@@ -156,6 +158,7 @@ def _start(folder: Path, config: RunConfig) -> tuple[_Run, int]:
         folder=folder,
         config=config,
         tokens=tokens,
+        stream=stream,
         steps=steps,
         model=model,
         optimizer=optimizer,
@@ -227,19 +230,17 @@ def _loop(
     should_stop: Callable[[], bool],
 ) -> Record | None:
     train, state = run.config.train, run.state
-    stream = BatchStream(
-        run.tokens.train, batch_size=train.batch_size, context_length=run.config.model.context_length, seed=train.seed
-    )
     eval_every = train.eval_every or max(1, run.steps // 10)
     log_every = train.log_every or max(1, run.steps // 200)
     checkpoint_every = train.checkpoint_every or _default_interval(run)
     with _open_log(run) as write:
         while step < run.steps:
             if should_stop():
-                _save(run, step)
+                if step > 0:
+                    _save(run, step)
                 return None
             began = time.perf_counter()
-            loss, norm, lr = _step(run, step, *stream.batch(step))
+            loss, norm, lr = _step(run, step, *run.stream.batch(step))
             state.seconds += time.perf_counter() - began
             step += 1
             if step == 1:
