@@ -1,19 +1,15 @@
-# make demo   from a clean clone to a forecast that is put to the test
 # make test   the fast tests; make check, make slow: the rest of what CI runs
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check slow format clean
+.PHONY: test check slow format clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
-
-demo: $(VENV)/.installed
-	$(BIN)/isoflop demo
 
 test: $(VENV)/.installed
 	$(BIN)/pytest

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from isoflop.lm import checkpoint as checkpoints
-from isoflop.lm.checkpoint import Checkpoint, load_required, load_newest, save
+from isoflop.lm.checkpoint import Checkpoint, load_newest, load_required, save
 
 
 def at(step: int) -> Checkpoint:

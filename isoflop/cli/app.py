@@ -89,7 +89,7 @@ def call(command: Command, args: Sequence[str], *, prog: str) -> None:
     bound()
 
 
-def _flags(command: Command, options: Mapping[str, Any]) -> list[str]:
+def _flags(command: Callable[..., Any], options: Mapping[str, Any]) -> list[str]:
     """Every flag that the command's help names."""
     import tyro
 
@@ -224,7 +224,7 @@ def _overview() -> str:
         [
             "usage: isoflop COMMAND [OPTIONS]      `isoflop COMMAND --help` explains one",
             "",
-            "From a folder of text to a scaling law, and from a law to a plan:",
+            "From a folder of text to token files, Transformers, and studies of runs:",
             "",
             *_rows(VERBS),
         ]
@@ -238,7 +238,4 @@ VERBS: Mapping[str, Verb] = {
     "evaluate": Verb("isoflop.cli.train:evaluate", "measure a trained model on validation tokens"),
     "study run": Verb("isoflop.cli.study:run", "train the runs of a study, one process a core"),
     "study status": Verb("isoflop.cli.study:status", "show what of a study is done"),
-    "fit": Verb("isoflop.cli.law:fit", "fit scaling laws to a study or a table of runs"),
-    "predict": Verb("isoflop.cli.law:predict", "forecast the loss of a model and a number of tokens"),
-    "optimal": Verb("isoflop.cli.law:optimal", "find the best size and tokens for a budget"),
 }

@@ -1,10 +1,8 @@
-"""`isoflop study run`, `study status`, and `isoflop demo`, which is a study file and the public commands."""
+"""`isoflop study run`, `isoflop study status`."""
 
 from __future__ import annotations
 
-import importlib.resources
 import json as json_module
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +38,7 @@ def run(
         file: Study file, or the folder of a study.
         study: The question, and what all runs share.
         out: Folder of the study; None: its name.
-        target: Train the larger run whose loss was forecast (`isoflop lock`), not the runs of the law.
+        target: Train the larger run of [target], not the runs of the design.
         workers: Processes; None: one a core.
         json: Print the records as JSON lines.
     """
@@ -58,7 +56,7 @@ def run(
                 print(json_module.dumps({"id": record.id, "status": record.status, "loss": record.loss}))
     else:
         print(_table(planned))
-        print(f"{folder}: {_counts(planned)}" + ("" if target else f" · next: isoflop fit {folder}"))
+        print(f"{folder}: {_counts(planned)}")
     for failure in failures:
         print(f"isoflop: {failure.run.name} failed: {failure.reason}", file=sys.stderr)
     if failures:
@@ -97,48 +95,6 @@ def status(folder: Positional[str], *, json: bool = False) -> None:
         record = planned_run.record
         done = {"status": record.status, "loss": record.loss} if record else {"status": "pending", "loss": None}
         print(json_module.dumps({"id": planned_run.config.id, "flops": planned_run.flops, **done}))
-
-
-def demo(*, small: bool = False, out: str | None = None, seed: int = 0) -> None:
-    """From text to a scaling law and a forecast that is put to the test, in a few minutes on two cores.
-
-    Runs the public commands on a study file that comes with isoflop, showing each: a study of small models on the
-    sources of Python's standard library, the law, a forecast written down before the larger run is trained, that run,
-    and the verdict. Repeated, it trains nothing that is done.
-
-    Args:
-        small: A study of one minute; its forecast is rougher.
-        out: Folder; None: demo, or demo-small, and the seed unless it is 0.
-        seed: Seed of weights and data order.
-    """
-    name = "demo-small" if small else "demo"
-    file = bundled(name)
-    folder = out or (f"{name}-seed{seed}" if seed else name)
-    steps: list[list[str]] = [
-        ["study", "run", str(file), "--out", folder, "--seed", str(seed)],
-        ["fit", folder],
-        ["lock", folder],
-        ["study", "run", folder, "--target"],
-        ["score", folder],
-        ["render", folder],
-    ]
-    for step in steps:
-        print(f"\n$ isoflop {shlex.join(step)}", flush=True)
-        if code := main(step):
-            sys.exit(code)
-
-
-def bundled(name: str) -> Path:
-    """Path of a study file that comes with the package, or lies in the repository that it is installed from.
-
-    Raises:
-        ValueError: there is none of this name.
-    """
-    package = Path(str(importlib.resources.files("isoflop")))
-    for folder in (package / "studies", package.parent / "studies"):
-        if (folder / f"{name}.toml").exists():
-            return folder / f"{name}.toml"
-    raise ValueError(f"there is no study {name!r} beside this isoflop; give the path of a study file")
 
 
 def _with_tokens(study: Study, folder: Path) -> Study:

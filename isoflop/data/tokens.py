@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Integer
 
-from isoflop.config import DataConfig, TokenDtype
+from isoflop.config import DataConfig, RunConfig, TokenDtype
 from isoflop.data.tokenizer import load_tokenizer
 from isoflop.files import read_json, sha256, write_json
 
@@ -205,7 +205,7 @@ def _fingerprint(*parts: str) -> str:
 
 def _open_raw(
     path: Path, *, dtype: TokenDtype, vocab_size: int, val: Path | None, end_of_text: int | None
-) -> tuple[Ids, Ids]:
+) -> tuple[Integer[np.ndarray, " train"], Integer[np.ndarray, " val"]]:
     splits = [_map(file, dtype) for file in (path, val) if file is not None]
     for ids, file in zip(splits, (path, val), strict=False):
         remedy = "give the vocab_size or the dtype that the file was made with"
@@ -351,6 +351,17 @@ def cut_windows(ids: Ids, starts: Int64[np.ndarray, " batch"], *, context_length
     # a plain array, since indexing a memory map costs more than the batch
     rows = np.lib.stride_tricks.sliding_window_view(np.asarray(ids), context_length + 1)[starts]
     return rows[:, :-1].astype(np.int64), rows[:, 1:].astype(np.int64)
+
+
+def open_stream(config: RunConfig, tokens: Tokens) -> BatchStream:
+    """Return the batches of a run, once it is sure that both splits are long enough for it.
+
+    Raises:
+        ValueError: a split is shorter than one context, or the batch is larger than the data.
+    """
+    length = config.model.context_length
+    validation_windows(tokens.val, context_length=length, val_tokens=length)
+    return BatchStream(tokens.train, config.train.batch_size, length, config.train.seed)
 
 
 def batch(ids: Ids, *, step: int, batch_size: int, context_length: int, seed: int) -> tuple[Batch, Batch]:

@@ -57,7 +57,7 @@ class Fit:
         return {name: parameter.value for name, parameter in self.parameters.items()}
 
     def loss(self, N: Value, D: Value) -> Value:
-        """L of the fitted curve, nats per token; `isoflop.law.forecast` makes forecasts, which come with an interval."""
+        """L of the fitted curve, nats per token; forecasts, with intervals, come from `isoflop.law.forecast`."""
         return LAWS[self.law](N=N, D=D, **self.values)
 
     def optimum(self, C: Value) -> Optimum:

@@ -7,30 +7,31 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
+from numpy.typing import NDArray
 
 from isoflop.law.fit import SAME, Fit, Parameter, order, pose, rescale, statuses, unscale
-from isoflop.law.laws import LAWS
+from isoflop.law.laws import LAWS, Value
 from isoflop.law.solve import Problem, solve
-from isoflop.record import Floats, Records
+from isoflop.record import Records
 
 FEWEST = 5
 """Fewest independent runs (or trunks) that are drawn again; fewer have too few different draws for percentiles."""
 
 
 class Interval(NamedTuple):
-    """A number and its 90 % interval; without low and high where the data say nothing of it."""
+    """Numbers and their 90 % intervals; without low and high where the data say nothing of them."""
 
-    value: float
-    low: float | None
-    high: float | None
+    value: Value
+    low: Value | None
+    high: Value | None
 
 
-def interval(value: float, samples: Floats) -> Interval:
-    """Return the value with the 5th and 95th percentiles of its replicates."""
+def interval(value: Value, samples: NDArray[np.float64]) -> Interval:
+    """Return the value with the 5th and 95th percentiles of its replicates, which lie along the first axis."""
     if not len(samples):
         return Interval(value, None, None)
-    low, high = np.percentile(samples, (5, 95))
-    return Interval(value, float(low), float(high))
+    low, high = np.percentile(samples, (5, 95), axis=0)
+    return Interval(value, low, high)
 
 
 def groups(records: Records) -> Int64[np.ndarray, "runs"]:
@@ -56,10 +57,10 @@ def bootstrap(fit: Fit, *, replicates: int = 1000, seed: int = 0) -> Fit:
     theta = solve(many, np.tile(best, (1, replicates, 1))).theta
     samples = unscale(law, scale, theta)
     status = statuses(law, best, *np.percentile(theta, (5, 95), axis=0))
-    parameters = {
-        name: Parameter(*interval(fit.values[name], samples[name]), status=status[i])
-        for i, name in enumerate(law.parameters)
-    }
+    parameters = {}
+    for i, (name, values) in enumerate(samples.items()):
+        low, high = np.percentile(values, (5, 95))
+        parameters[name] = Parameter(fit.values[name], float(low), float(high), status[i])
     return replace(fit, parameters=parameters, samples=samples)
 
 

@@ -95,7 +95,9 @@ class Study:
         """
         try:
             parts = {name: part(**value[name]) for name, part in PARTS.items()}
-            plain = {name: tuple(v) if isinstance(v, list) else v for name, v in value.items() if name not in PARTS}
+            plain: dict[str, Any] = {
+                name: tuple(v) if isinstance(v, list) else v for name, v in value.items() if name not in PARTS
+            }
             return cls(**plain, **parts)
         except (KeyError, TypeError) as error:
             raise ValueError(f"this is no study ({error}); was it written by another version?") from error

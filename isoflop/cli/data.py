@@ -1,0 +1,112 @@
+"""`isoflop data`."""
+
+from __future__ import annotations
+
+import json as json_module
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+
+def data(
+    sources: Positional[tuple[str, ...]],
+    *,
+    out: str,
+    tokenizer: str = "bytes",
+    vocab_size: int | None = None,
+    end_of_text: str | None = None,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    include: str = "*",
+    separator: str | None = None,
+    deduplicate: bool = True,
+    workers: int = 2,
+    force: bool = False,
+    json: bool = False,
+) -> None:
+    """Build a token folder from texts: `isoflop data stdlib --out T`, `isoflop data notes/ "books/**/*.txt" --out T`.
+
+    A file is one document, and an end of text follows each; whole documents are held out for validation. The same
+    command finds the folder done; the folder is written whole or not at all.
+
+    Args:
+        sources: Text files, folders, quoted globs, or `stdlib`, the sources of Python's standard library.
+        out: Token folder to make.
+        tokenizer: `bytes`, `bpe` (trained on the training documents), or the path of a tokenizer.json.
+        vocab_size: Ids of a bpe; None: 4096.
+        end_of_text: Token of a tokenizer.json that ends a document; None: <|endoftext|> or another usual spelling.
+        val_fraction: Part of the documents held out for validation.
+        seed: Decides which documents are held out.
+        include: Glob that files in a folder must match, such as "*.py".
+        separator: Text between the documents of a file, \\n for a line end; None: a file is one document.
+        deduplicate: Keep only the first of equal documents.
+        workers: Threads that encode.
+        force: Replace a token folder of other text or options.
+        json: Print what meta.json says, and nothing else.
+    """
+    from isoflop.data.build import Recipe, build
+    from isoflop.data.corpus import Corpus
+
+    cut_at = None if separator is None else separator.replace("\\n", "\n")
+    corpus = Corpus(sources=sources, include=include, separator=cut_at, deduplicate=deduplicate)
+    recipe = Recipe(
+        corpus=corpus,
+        tokenizer=tokenizer,
+        vocab_size=vocab_size,
+        end_of_text=end_of_text,
+        val_fraction=val_fraction,
+        seed=seed,
+    )
+    with _bar() as show:
+        built = build(recipe, Path(out), workers=workers, force=force, on_progress=show)
+    if json:
+        print(json_module.dumps({"folder": out, "fresh": built.fresh, **built.meta}, ensure_ascii=False))
+    else:
+        print(_summary(out, built.meta, fresh=built.fresh))
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Show one bar a stage on a terminal's standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not sys.stderr.isatty()
+    ) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(doing: str, done: int, total: int) -> None:
+            if doing not in tasks:
+                tasks[doing] = bar.add_task(f"{doing:<8}", total=total)
+            bar.update(tasks[doing], completed=done, total=total)
+
+        yield show
+
+
+def _summary(out: str, meta: Mapping[str, Any], *, fresh: bool) -> str:
+    from rich.filesize import decimal
+
+    lines = [f"{out}: {'built' if fresh else 'already built from this text with these options; nothing was done'}"]
+    width = {"uint16": 2, "uint32": 4}[meta["dtype"]]
+    for split in ("train", "val"):
+        counts = meta[split]
+        lines.append(
+            f"  {split:<12}{counts['documents']:>9,} documents {decimal(counts['bytes']):>9} of text "
+            f"{counts['tokens']:>15,} tokens {decimal(counts['tokens'] * width):>9} of {meta['dtype']}"
+        )
+    lines.append(f"  {'vocabulary':<12}{meta['vocab_size']:>9,} ids, {meta['bytes_per_token']:.3f} bytes per token")
+    for what in ("skipped", "repaired"):
+        if meta[what]:
+            said = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in meta[what].items())
+            lines.append(f"  {what:<12}{said}")
+    vocabulary = "" if meta["vocab_size"] == 256 else f" --vocab-size {meta['vocab_size']}"
+    lines.append(f"next: isoflop train --data {shlex.quote(out)}{vocabulary} --epochs 1")
+    return "\n".join(lines)
