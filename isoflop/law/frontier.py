@@ -234,7 +234,7 @@ def _reason(parabola: Parabola, noise: Float64[np.ndarray, "replicates runs"]) -
 def _replicates(
     parabola: Parabola, noise: Float64[np.ndarray, "replicates runs"]
 ) -> Float64[np.ndarray, "replicates three"]:
-    return np.asarray(parabola.loss + noise[:, parabola.rows] @ parabola.solver.T)  # type: ignore[no-any-return]
+    return np.asarray(parabola.loss + noise[:, parabola.rows] @ parabola.solver.T)
 
 
 def _through(
