@@ -49,7 +49,7 @@ def test_a_special_token_spelled_in_the_text_is_text(name: str) -> None:
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_ends_of_documents_are_not_shown(name: str) -> None:
     tokenizer = MADE[name]
-    assert tokenizer.decode([*tokenizer.encode("ab"), 0, *tokenizer.encode("c")]) == "abc"
+    assert tokenizer.decode([*tokenizer.encode("ab").tolist(), 0, *tokenizer.encode("c").tolist()]) == "abc"
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

@@ -238,4 +238,5 @@ VERBS: Mapping[str, Verb] = {
     "evaluate": Verb("isoflop.cli.train:evaluate", "measure a trained model on validation tokens"),
     "study run": Verb("isoflop.cli.study:run", "train the runs of a study, one process a core"),
     "study status": Verb("isoflop.cli.study:status", "show what of a study is done"),
+    "fit": Verb("isoflop.cli.law:fit", "fit a scaling law to a study or a table of runs"),
 }

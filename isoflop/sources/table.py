@@ -116,7 +116,7 @@ def _record(row: Row, columns: Mapping[str, str], where: str, index: int) -> Rec
     numbers = {
         name: _number(row[columns[name]], columns[name], where)
         for name in ("params", "tokens", "flops", "budget")
-        if name in columns
+        if name in columns and (name != "budget" or row[columns[name]] not in (None, ""))
     }
     loss = _number(row[columns["loss"]], columns["loss"], where) if status == "complete" else None
     if "flops" not in numbers:

@@ -1,0 +1,118 @@
+"""`isoflop fit`."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tyro.conf import Positional
+
+from isoflop.record import ParamConvention
+
+if TYPE_CHECKING:
+    from isoflop.law.fit import Fit
+    from isoflop.law.frontier import Frontier
+    from isoflop.record import Records
+
+
+def fit(
+    source: Positional[str],
+    *,
+    params: ParamConvention | None = None,
+    series: str | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    out: str | None = None,
+    json: bool = False,
+) -> None:
+    """Fit L = E + A/N^α + B/D^β to runs, with 90 % intervals, and the exponents of N* and D* by approaches 2 and 3.
+
+    SOURCE is a study's folder, a CSV or JSON table with the loss and two of params, tokens, flops, or a file of the
+    course (isoflops_curves.json, scaling_records_*.npy).
+
+    Args:
+        source: Where the runs are.
+        params: How N is counted; None: as the source says, compute for own runs.
+        series: The series of a table that holds several.
+        bootstrap: Times that the runs are drawn again for the intervals.
+        seed: Seed of the draws.
+        out: File for the fit; None: fit.json in the study's folder, or NAME.fit.json here.
+        json: Print the fit as JSON.
+    """
+    from isoflop.files import write_json
+    from isoflop.law.fit import fit as fit_law
+    from isoflop.law.frontier import approach3
+    from isoflop.law.uncertainty import bootstrap as resample
+    from isoflop.sources import read
+
+    records = read(source, series=series)
+    records = records if params is None else records.under(params)
+    fitted = resample(fit_law(records), replicates=bootstrap, seed=seed)
+    by_parabolas, refused = _approach2(records, bootstrap, seed)
+    result = _as_dict(fitted, {3: approach3(fitted), 2: by_parabolas})
+    path = (
+        Path(out)
+        if out
+        else Path(source) / "fit.json"
+        if Path(source).is_dir()
+        else Path(f"{Path(source).stem}.fit.json")
+    )
+    write_json(path, result)
+    print(json_module.dumps(result) if json else _report(result, refused, path))
+
+
+def _approach2(records: Records, replicates: int, seed: int) -> tuple[Frontier | None, str]:
+    from isoflop.law.frontier import approach2
+
+    try:
+        return approach2(records, replicates=replicates, seed=seed), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def _as_dict(fitted: Fit, frontiers: dict[int, Frontier | None]) -> dict[str, Any]:
+    records = fitted.records
+    return {
+        "law": fitted.law,
+        "parameters": {
+            name: {"value": p.value, "low": p.low, "high": p.high, "status": p.status}
+            for name, p in fitted.parameters.items()
+        },
+        "objective": fitted.objective,
+        "runs": len(records),
+        "left_out": list(records.left_out),
+        "params_convention": records.convention,
+        "source": records.source,
+        "exponents": {
+            f"approach {number}": {letter: _interval(getattr(frontier, letter)) for letter in ("a", "b")}
+            for number, frontier in frontiers.items()
+            if frontier is not None
+        },
+    }
+
+
+def _interval(interval: Any) -> dict[str, float | None]:
+    return {name: None if value is None else float(value) for name, value in interval._asdict().items()}
+
+
+def _report(result: dict[str, Any], refused: str, path: Path) -> str:
+    lines = [
+        f"{result['law']}: L = E + A/N^α + B/D^β, nats per token · {result['runs']} runs of {result['source']} · "
+        f"N counted as {result['params_convention']}",
+        "",
+        f"  {'':<6} {'value':>10} {'90 % interval':>24}   status",
+    ]
+    for name, p in result["parameters"].items():
+        lines.append(f"  {name:<6} {p['value']:>10.4g} {_range(p):>24}   {p['status']}")
+    for approach, exponents in result["exponents"].items():
+        a, b = exponents["a"], exponents["b"]
+        lines.append(f"  {approach}: N* ∝ C^{a['value']:.3f} ({_range(a)}), D* ∝ C^{b['value']:.3f} ({_range(b)})")
+    if refused:
+        lines.append(f"  approach 2 is refused: {refused}")
+    lines += [f"  left out: {run}" for run in result["left_out"]]
+    return "\n".join([*lines, f"  written to {path}"])
+
+
+def _range(p: dict[str, Any]) -> str:
+    return "no interval" if p["low"] is None else f"{p['low']:.4g} to {p['high']:.4g}"

@@ -1,0 +1,50 @@
+"""python -m pytest tests/test_cli_law.py"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from isoflop.cli.app import main
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Noise-free runs of L = 2 + 400/N^0.35 + 900/D^0.35: four budgets, seven sizes each."""
+    rows = ["params,tokens,loss,budget"]
+    for budget in (1e17, 1e18, 1e19, 1e20):
+        for factor in (0.25, 0.4, 0.63, 1.0, 1.6, 2.5, 4.0):
+            n = factor * (budget / 6 / 10) ** 0.5
+            d = budget / (6 * n)
+            rows.append(f"{n!r},{d!r},{2 + 400 * n**-0.35 + 900 * d**-0.35!r},{budget!r}")
+    (tmp_path / "runs.csv").write_text("\n".join(rows))
+    return tmp_path / "runs.csv"
+
+
+def test_fit_recovers_the_law_and_writes_it(table: Path, tmp_path: Path, capsys) -> None:
+    assert main(["fit", str(table), "--bootstrap", "50", "--out", str(tmp_path / "fit.json"), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "fit.json").read_text())
+    values = {name: p["value"] for name, p in printed["parameters"].items()}
+    assert values == pytest.approx({"E": 2, "A": 400, "B": 900, "alpha": 0.35, "beta": 0.35}, rel=1e-4)
+    assert (printed["law"], printed["runs"], printed["params_convention"]) == ("chinchilla", 28, "given")
+    assert printed["exponents"]["approach 3"]["a"]["value"] == pytest.approx(0.5, abs=1e-4)
+    assert printed["exponents"]["approach 2"]["a"]["value"] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_the_report_names_what_it_says(table: Path, tmp_path: Path, capsys) -> None:
+    assert main(["fit", str(table), "--bootstrap", "50", "--out", str(tmp_path / "fit.json")]) == 0
+    out = capsys.readouterr().out
+    assert "28 runs" in out and "identified" in out and "approach 2: N* ∝ C^0.5" in out
+
+
+def test_one_size_is_refused(tmp_path: Path, capsys) -> None:
+    (tmp_path / "one.csv").write_text("N,D,L\n" + "\n".join(f"1e6,{d}e7,{4 - d / 10}" for d in range(1, 9)))
+    assert main(["fit", str(tmp_path / "one.csv"), "--out", str(tmp_path / "fit.json")]) == 2
+    assert "have the same params=1e+06" in capsys.readouterr().err
+    assert not (tmp_path / "fit.json").exists()
+
+
+def test_a_count_that_the_source_lacks_is_refused(table: Path, capsys) -> None:
+    assert main(["fit", str(table), "--params", "body"]) == 2
+    assert "params='body' is not known" in capsys.readouterr().err
