@@ -121,14 +121,20 @@ def budgets(records: Records) -> dict[float, Int64[np.ndarray, "runs"]]:
     named = np.array([run.budget or np.nan for run in records.runs])
     if np.isfinite(named).any():
         return {float(C): np.flatnonzero(named == C) for C in np.unique(named[np.isfinite(named)])}
-    rows = np.argsort(records.C, kind="stable")
-    found: list[list[int]] = []
-    for row in rows:
-        if not found or records.C[row] > SAME_BUDGET * records.C[found[-1][0]]:
-            found.append([])
-        found[-1].append(int(row))
-    parts = [np.array(part, dtype=np.int64) for part in found if _sizes(records.N[part]) >= 3]
-    return {float(np.exp(np.log(records.C[part]).mean())): part for part in parts}
+    level = levels(records.C)
+    parts = [np.flatnonzero(level == i) for i in range(int(level.max()) + 1)]
+    return {float(np.exp(np.log(records.C[part]).mean())): part for part in parts if _sizes(records.N[part]) >= 3}
+
+
+def levels(C: Floats) -> Int64[np.ndarray, "runs"]:
+    """Number the runs' FLOPs from below, those within 10 % alike."""
+    level = np.zeros(len(C), dtype=np.int64)
+    first, count = 0.0, -1
+    for row in np.argsort(C, kind="stable"):
+        if C[row] > SAME_BUDGET * first:
+            first, count = C[row], count + 1
+        level[row] = count
+    return level
 
 
 def _sizes(N: Floats) -> int:
@@ -213,7 +219,9 @@ def _bottom(
     opens_up = bend > 0
     vertex = np.where(opens_up, -slope / np.where(opens_up, 2 * bend, 1.0), np.where(slope > 0, low, high))
     margin = EDGE * (high - low)
-    return np.clip(vertex, low, high), opens_up & (vertex > low + margin) & (vertex < high - margin)
+    return np.asarray(np.clip(vertex, low, high)), np.asarray(
+        opens_up & (vertex > low + margin) & (vertex < high - margin)
+    )
 
 
 def _reason(parabola: Parabola, noise: Float64[np.ndarray, "replicates runs"]) -> str | None:
