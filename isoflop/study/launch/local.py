@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -37,6 +38,16 @@ class _Worker:
     run: Path | None = None
     errors: list[str] = field(default_factory=list)
     """The last lines of its standard error, for the reason when it dies."""
+    listeners: list[threading.Thread] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Let go of the pipes of a process that has ended."""
+        for listener in self.listeners:
+            listener.join()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe:
+                with contextlib.suppress(OSError):
+                    pipe.close()
 
 
 @dataclass
@@ -62,9 +73,15 @@ class _Pool:
             # a terminal's Ctrl-C reaches the driver alone, which then asks the workers to save
             start_new_session=True,
         )
+        if slot in self.workers:
+            self.workers[slot].close()
         self.workers[slot] = worker = _Worker(process)
-        threading.Thread(target=self._listen, args=(slot, worker), daemon=True).start()
-        threading.Thread(target=_keep_tail, args=(worker,), daemon=True).start()
+        worker.listeners = [
+            threading.Thread(target=self._listen, args=(slot, worker), daemon=True),
+            threading.Thread(target=_keep_tail, args=(worker,), daemon=True),
+        ]
+        for listener in worker.listeners:
+            listener.start()
 
     def _listen(self, slot: int, worker: _Worker) -> None:
         assert worker.process.stdout is not None
@@ -101,6 +118,8 @@ class _Pool:
                 worker.process.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 worker.process.kill()
+                worker.process.wait()
+            worker.close()
 
 
 def run(folders: Sequence[Path], *, workers: int | None, on_event: Callable[[Event], None]) -> None:
