@@ -1,57 +1,54 @@
-"""Records from elsewhere, one file per format."""
+"""Records from elsewhere, one file per format: `read(source)` knows which by the file's name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
-from isoflop.record import Records
-from isoflop.sources.course import PATTERN, read_records
-from isoflop.sources.folder import read_folder
-from isoflop.sources.table import read_table
+from isoflop.record import Record, Records
+from isoflop.sources import course, table
 
 
-class Source(NamedTuple):
-    """A kind of place that records come from."""
-
-    what: str
-    """For the eye."""
-    fits: Callable[[Path], bool]
-    """Whether a path looks like one."""
-    read: Callable[[Path], Records]
-
-
-def read(source: str, *, series: str | None = None) -> Records:
-    """Read the runs of a study, a table, or the course's records.
+def read(source: str | Path, *, series: str | None = None) -> Records:
+    """Read the runs of a study's folder, a table (CSV or JSON), or a file of the course.
 
     Args:
-        source: Path of a file or folder.
-        series: Which series of a table that has several.
+        source: Folder of a study or of runs, or a file.
+        series: The series of a table that holds several; runs of different series never share a law.
 
     Raises:
-        ValueError: no format fits the path, or its content is not as it should be.
+        ValueError: nothing there, nothing readable, or a number that no run can have; the sentence names the place.
     """
     path = Path(source)
-    path.stat()  # a missing path is the system's own error
-    if series is not None and path.suffix in (".csv", ".json"):
-        return read_table(path, series)
-    if series is not None:
-        raise ValueError(f"--series {series!r} chooses rows of a CSV or JSON table, and {path} is none; leave it out")
-    for kind in SOURCES:
-        if kind.fits(path):
-            return kind.read(path)
-    raise ValueError(f"{path} is no source of runs; give {', or '.join(kind.what for kind in SOURCES)}")
+    if not path.exists():
+        raise ValueError(
+            f"{source} does not exist; give a study's folder, a CSV or JSON table, or a .npy of the course"
+        )
+    if path.is_dir():
+        return read_folder(path)
+    reader = SOURCES.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(f"{source} is of no known kind; it should end in one of {', '.join(SOURCES)}, or be a folder")
+    return reader(path, series)
 
 
-SOURCES: tuple[Source, ...] = (
-    Source("a table in CSV", lambda path: path.suffix == ".csv", read_table),
-    Source("a table in JSON", lambda path: path.suffix == ".json", read_table),
-    Source(f"the course's {PATTERN}", lambda path: path.suffix == ".npy", lambda path: read_records([path])),
-    Source(
-        f"a folder of {PATTERN}",
-        lambda path: any(path.glob(PATTERN)),
-        lambda path: read_records(sorted(path.glob(PATTERN))),
-    ),
-    Source("a study or another folder of runs", Path.is_dir, read_folder),
-)
+def read_folder(folder: Path) -> Records:
+    """Read every record of a study (`runs/*/record.json`) or of a folder of runs; `target/` is never among them.
+
+    Raises:
+        ValueError: the folder has no complete run.
+    """
+    runs = folder / "runs" if (folder / "runs").is_dir() else folder
+    records = [Record.read(path) for path in sorted(runs.glob("*/record.json")) if path.parent.parent.name != "target"]
+    complete = tuple(record for record in records if record.status == "complete" and record.loss is not None)
+    left_out = tuple(f"{record.id}: {record.status}" for record in records if record not in complete)
+    if not complete:
+        raise ValueError(f"{folder} has no complete run (no */record.json); train some, such as isoflop study run FILE")
+    return Records(complete, source=str(folder), convention="compute", left_out=left_out)
+
+
+SOURCES: Mapping[str, Callable[[Path, str | None], Records]] = {
+    ".csv": table.read_csv,
+    ".json": table.read_json_table,
+    ".npy": course.read_npy,
+}

@@ -1,152 +1,148 @@
-"""Tables of runs in CSV or JSON, under whatever usual names their columns have."""
+"""A table of runs, CSV or JSON: columns of N, D, C and L under the names that people give them."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from isoflop.files import read_json
 from isoflop.record import Record, Records
 
-Row = dict[str, Any]
-
-
-def read_table(path: Path, series: str | None = None) -> Records:
-    """Read a table of runs; two of N, D and C suffice, the third is C = 6ND.
-
-    Raises:
-        ValueError: a column is missing, a value is no positive number, or several series are there and none is chosen.
-    """
-    rows = _json_rows(path) if path.suffix == ".json" else _csv_rows(path)
-    if not rows:
-        raise ValueError(f"{path} holds no runs; give a table with a row for each run")
-    columns = _columns(path, {name for _, row in rows for name in row})
-    rows = _of_series(path, rows, columns, series)
-    runs, left_out = [], []
-    for where, row in rows:
-        values = {field: row.get(column) for field, column in columns.items()}
-        name, status = str(values.get("id") or where), str(values.get("status") or "complete")
-        if status == "complete":
-            runs.append(_record(f"{path}, {where}", name, values))
-        else:
-            left_out.append(f"{name}: {status}")
-    return Records(tuple(runs), source=_said(path, columns, series), convention="given", left_out=tuple(left_out))
-
-
-def _csv_rows(path: Path) -> list[tuple[str, Row]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            return [
-                (f"line {reader.line_num}", {_plain(name): value for name, value in row.items() if name is not None})
-                for row in reader
-            ]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a CSV table ({error}); save it as UTF-8 text with commas") from error
-
-
-def _json_rows(path: Path) -> list[tuple[str, Row]]:
-    value = read_json(path)
-    rows = value.get("runs") if isinstance(value, dict) else value
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path} is not a list of runs; write [{{'params': …, 'tokens': …, 'loss': …}}, …]")
-    return [
-        (f"record {i}", {_plain(name): value for name, value in row.items()}) for i, row in enumerate(rows, start=1)
-    ]
-
-
-def _plain(name: str) -> str:
-    return name.strip().lower().replace(" ", "_").replace("-", "_")
-
-
-def _columns(path: Path, names: set[str]) -> dict[str, str]:
-    """Find the column of each field."""
-    columns = {
-        field: next(alias for alias in aliases if alias in names)
-        for field, aliases in ALIASES.items()
-        if names & set(aliases)
-    }
-    known = [field for field in ("params", "tokens", "flops") if field in columns]
-    if "loss" not in columns or len(known) < 2:
-        missing = "loss" if "loss" not in columns else "two of params, tokens and flops"
-        raise ValueError(
-            f"{path} has no column for {missing} among {', '.join(sorted(names)) or 'none'}; name them params (N), "
-            f"tokens (D), flops (C) and loss (L)"
-        )
-    return columns
-
-
-def _of_series(
-    path: Path, rows: list[tuple[str, Row]], columns: Mapping[str, str], series: str | None
-) -> list[tuple[str, Row]]:
-    """Keep the rows of one series: runs of different series share no law."""
-    column = columns.get("series")
-    known = list(dict.fromkeys(str(row.get(column)) for _, row in rows)) if column else []
-    if series is None and len(known) <= 1:
-        return rows
-    chosen = [(where, row) for where, row in rows if column and str(row.get(column)) == series]
-    if not chosen:
-        said = "needs one, since runs of different series share no law" if series is None else f"has no {series!r}"
-        choices = f"choose one of {', '.join(known)}" if known else "it has no column of that name"
-        raise ValueError(f"--series: {path} {said}; {choices}")
-    return chosen
-
-
-def _record(where: str, name: str, values: Mapping[str, Any]) -> Record:
-    N, D, C = (_number(where, field, values.get(field)) for field in ("params", "tokens", "flops"))
-    loss = _number(where, "loss", values.get("loss"))
-    if loss is None or [N, D, C].count(None) > 1:
-        missing = "loss" if loss is None else "two of params, tokens and flops"
-        raise ValueError(f"{where}: {missing} is empty; fill it in or leave the row out")
-    if N is None and C is not None and D is not None:
-        N = C / (6 * D)
-    if D is None and C is not None and N is not None:
-        D = C / (6 * N)
-    assert N is not None and D is not None
-    return Record(
-        id=name,
-        params={"given": N},
-        tokens=D,
-        flops=6 * N * D if C is None else C,
-        loss=loss,
-        budget=_number(where, "budget", values.get("budget")),
-        group=str(values["group"]) if values.get("group") not in (None, "") else None,
-    )
-
-
-def _number(where: str, field: str, value: Any) -> float | None:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{where}: {field}={value} must be a positive number; correct it or leave the row out")
-    return number
-
-
-def _said(path: Path, columns: Mapping[str, str], series: str | None) -> str:
-    """Name the file and say which column was taken for what."""
-    parts = [
-        f"{letter} = {columns[field]}" if field in columns else f"{letter} by C = 6ND"
-        for letter, field in (("N", "params"), ("D", "tokens"), ("C", "flops"), ("L", "loss"))
-    ]
-    return f"{path} ({', '.join(([f'series {series}'] if series else []) + parts)})"
-
-
 ALIASES: Mapping[str, tuple[str, ...]] = {
-    "params": ("params", "n", "parameters", "n_params", "num_params", "model_size", "nparams", "num_parameters"),
-    "tokens": ("tokens", "d", "n_tokens", "num_tokens", "train_tokens", "training_tokens", "total_tokens"),
-    "flops": ("flops", "c", "compute", "train_flops", "training_flops", "total_flops", "compute_budget"),
-    "loss": ("val_loss", "validation_loss", "eval_loss", "final_loss", "loss", "l", "test_loss"),
-    "budget": ("budget", "flop_budget", "compute_budget"),
+    "params": ("params", "n", "parameters", "n_params", "num_params", "model_size", "model_params", "size"),
+    "tokens": ("tokens", "d", "n_tokens", "num_tokens", "training_tokens", "train_tokens", "dataset_size"),
+    "flops": ("flops", "c", "compute", "training_flop", "training_flops", "train_flops", "compute_budget"),
+    "loss": ("loss", "l", "val_loss", "final_loss", "validation_loss", "eval_loss", "test_loss"),
+    "budget": ("budget", "compute_budget", "flops_budget"),
     "group": ("group", "trunk"),
     "status": ("status",),
     "series": ("series",),
-    "id": ("id", "run_id", "run", "name"),
+    "id": ("id", "run", "name"),
 }
-"""Names of columns by field, preferred first; letter case, spaces and hyphens do not matter."""
+Row = Mapping[str, Any]
+
+
+def read_csv(path: Path, series: str | None) -> Records:
+    """Read a CSV whose first line names the columns.
+
+    Raises:
+        ValueError: the file is empty, a column is missing, or a row holds no possible run.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no CSV in UTF-8 ({error}); export it again") from error
+    return from_rows(rows, path, series)
+
+
+def read_json_table(path: Path, series: str | None) -> Records:
+    """Read a JSON list of objects, one a run (the course's isoflops_curves.json is one), or an object of columns.
+
+    Raises:
+        ValueError: the file is not such a list, a column is missing, or a row holds no possible run.
+    """
+    value = read_json(path)
+    if isinstance(value, dict) and isinstance(value.get("runs"), list):
+        value = value["runs"]
+    if isinstance(value, dict) and value and all(isinstance(column, list) for column in value.values()):
+        value = [dict(zip(value, row, strict=False)) for row in zip(*value.values(), strict=False)]
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise ValueError(
+            f"{path} is no table: it should be a list of objects, one a run, such as [{{'params': 1e6, …}}]"
+        )
+    return from_rows(value, path, series)
+
+
+def from_rows(rows: Sequence[Row], path: Path, series: str | None) -> Records:
+    """Turn rows into records; two of N, D and C suffice, the third is C = 6·N·D.
+
+    Raises:
+        ValueError: as `read_csv`.
+    """
+    if not rows:
+        raise ValueError(f"{path} has no rows; a table needs a line for each run")
+    columns = _columns(rows[0], path)
+    if "series" in columns:
+        rows = _one_series(rows, columns["series"], path, series)
+    elif series is not None:
+        raise ValueError(f"{path} has no column series, so series={series!r} cannot be picked; leave it out")
+    records = [_record(row, columns, f"{path}, row {index}", index) for index, row in enumerate(rows, 1)]
+    complete = tuple(record for record in records if record.status == "complete")
+    left_out = tuple(f"{record.id}: {record.status}" for record in records if record.status != "complete")
+    if not complete:
+        raise ValueError(f"{path} has no complete run; the column {columns['status']} says otherwise for all of them")
+    return Records(complete, source=str(path), convention="given", left_out=left_out)
+
+
+def _columns(first: Row, path: Path) -> dict[str, str]:
+    """Find the column of each meaning; a column serves one meaning, but a compute_budget is both flops and budget."""
+    present = {str(name).strip().lower(): str(name) for name in first if name is not None}
+    found = {
+        meaning: present[alias]
+        for meaning, aliases in ALIASES.items()
+        for alias in [next((a for a in aliases if a in present), None)]
+        if alias is not None
+    }
+    missing = [] if "loss" in found else ["loss"]
+    sizes = [name for name in ("params", "tokens", "flops") if name not in found]
+    if len(sizes) > 1:
+        missing += sizes[: len(sizes) - 1] if sizes[0] != "params" else sizes
+    if missing:
+        raise ValueError(
+            f"{path} has no column {' or '.join(sorted(set(missing)))}; it has {', '.join(present.values())}, "
+            "and needs loss and two of params, tokens, flops"
+        )
+    return found
+
+
+def _one_series(rows: Sequence[Row], column: str, path: Path, series: str | None) -> list[Row]:
+    names = list(dict.fromkeys(str(row[column]) for row in rows))
+    if series is None and len(names) == 1:
+        return list(rows)
+    if series not in names:
+        said = "holds several series, which may not share a law" if series is None else f"has no series {series!r}"
+        raise ValueError(f"{path} {said}; give --series and one of {', '.join(names)}")
+    return [row for row in rows if str(row[column]) == series]
+
+
+def _record(row: Row, columns: Mapping[str, str], where: str, index: int) -> Record:
+    status = str(row.get(columns.get("status", ""), None) or "complete")
+    if status not in ("complete", "diverged", "failed"):
+        raise ValueError(f"{where}: {columns['status']}={status!r} should be complete, diverged or failed")
+    numbers = {
+        name: _number(row[columns[name]], columns[name], where)
+        for name in ("params", "tokens", "flops", "budget")
+        if name in columns and (name != "budget" or row[columns[name]] not in (None, ""))
+    }
+    loss = _number(row[columns["loss"]], columns["loss"], where) if status == "complete" else None
+    if "flops" not in numbers:
+        numbers["flops"] = 6 * numbers["params"] * numbers["tokens"]
+    elif "tokens" not in numbers:
+        numbers["tokens"] = numbers["flops"] / (6 * numbers["params"])
+    elif "params" not in numbers:
+        numbers["params"] = numbers["flops"] / (6 * numbers["tokens"])
+    return Record(
+        id=str(row.get(columns.get("id", ""), None) or f"row {index}"),
+        params={"given": numbers["params"]},
+        tokens=numbers["tokens"],
+        flops=numbers["flops"],
+        loss=loss,
+        status=status,  # type: ignore[arg-type]  # one of the three, as checked above
+        budget=numbers.get("budget"),
+        group=str(row[columns["group"]]) if row.get(columns.get("group", "")) else None,
+    )
+
+
+def _number(value: Any, column: str, where: str) -> float:
+    """Read a positive, finite number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: {column}={value!r} is no number; correct it or drop the row") from None
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{where}: {column}={value} must be positive and finite; correct it or drop the row")
+    return number
