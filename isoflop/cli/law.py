@@ -38,7 +38,7 @@ def fit(
         bootstrap: Times that the runs are drawn again for the intervals.
         seed: Seed of the draws.
         out: File for the fit; None: fit.json in the study's folder, or NAME.fit.json here.
-        json: Print the fit as JSON.
+        json: Print parameters and exponents as JSON.
     """
     from isoflop.files import write_json
     from isoflop.law.fit import fit as fit_law
@@ -58,7 +58,7 @@ def fit(
         if Path(source).is_dir()
         else Path(f"{Path(source).stem}.fit.json")
     )
-    write_json(path, result)
+    write_json(path, fitted.to_dict())
     print(json_module.dumps(result) if json else _report(result, refused, path))
 
 

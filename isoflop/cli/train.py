@@ -240,6 +240,10 @@ def _train_shown(folder: Path, *, quiet: bool) -> Record:
     if record is None:
         print(f"isoflop: checkpoint saved; `isoflop train {folder}` goes on", file=sys.stderr)
         sys.exit(130)
+    if not quiet:
+        from isoflop.report.figures import draw_training
+
+        draw_training(folder)
     return record
 
 

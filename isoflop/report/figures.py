@@ -11,39 +11,39 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from isoflop.files import write_bytes
+from isoflop.law.frontier import Frontier, budgets
+from isoflop.law.uncertainty import Interval
 from isoflop.record import Floats
 from isoflop.report.axes import BLUE, GREEN, GREY, ORANGE, PINK, compact, log_axis, picture, power, shades
-from isoflop.report.evidence import Curves, Evidence, Line, optimal_loss, read_curves, read_evidence, sizes
+from isoflop.report.evidence import Curves, Evidence, optimal_loss, read_curves, read_evidence, sizes
 from isoflop.report.words import Lang, word
 
-APPROACH_COLOURS = {"approach 2": BLUE, "approach 3": ORANGE}
+APPROACH_COLOURS = {2: BLUE, 3: ORANGE}
+HORIZON = 1e24
+"""FLOPs to which optima are extrapolated, somewhat above the 5.76e23 of the largest run of arXiv:2203.15556."""
 SMOOTH = 9
 """Points of a training log that one point of a crowded figure averages."""
 
 
 def isoflop_curves(evidence: Evidence, ax: Axes, lang: Lang = "en") -> Axes:
     """Loss against N, one colour a budget, with parabolas in ln N and their minima."""
-    records = evidence.records
-    shade = shades(records.C)
-    ax.scatter(records.N, records.L, c=[shade(C) for C in records.C], s=36, zorder=3)
-    for low in evidence.minima:
+    records, minima = evidence.records, evidence.minima
+    parts = budgets(records)
+    shade = shades(np.array(list(parts)))
+    for budget, rows in parts.items():
+        label = word("budget", lang, C=power(budget))
+        ax.scatter(records.N[rows], records.L[rows], color=shade(budget), s=36, zorder=3, label=label)
+    for low in minima:
         N = np.geomspace(low.sampled[0] / 1.05, low.sampled[1] * 1.05, 100)
-        loss = low.loss + low.bend * np.log(N / low.params) ** 2
-        ax.plot(N, loss, color=shade(low.budget), label=word("budget", lang, C=power(low.budget)))
-    if evidence.minima:
-        ax.plot(
-            [low.params for low in evidence.minima],
-            [low.loss for low in evidence.minima],
-            "D",
-            color=ORANGE,
-            markersize=8,
-            markeredgecolor="white",
-            zorder=4,
-            label=word("minimum", lang),
-        )
+        ax.plot(N, low.loss + low.bend * np.log(N / low.params) ** 2, color=shade(low.budget))
+    if minima:
+        x, y = [low.params for low in minima], [low.loss for low in minima]
+        ax.plot(x, y, "D", color=ORANGE, markersize=9, markerfacecolor="none", markeredgewidth=2, zorder=4)
+        ax.get_lines()[-1].set_label(word("minimum", lang))
     log_axis(ax, "x", records.N.min() / 1.15, records.N.max() * 1.15)
-    ax.set(xlabel=_params_label("N", evidence, lang), ylabel=word("L", lang), title=word("isoflop", lang))
-    _legend(ax, len(evidence.minima) + 1)
+    title = word("isoflop" if minima else "no bottom", lang)
+    ax.set(xlabel=_params_label("N", evidence, lang), ylabel=word("L", lang), title=title)
+    _legend(ax, len(parts) + 1)
     return ax
 
 
@@ -60,39 +60,47 @@ def optimal_tokens(evidence: Evidence, ax: Axes, lang: Lang = "en") -> Axes:
 
 
 def _optima(evidence: Evidence, ax: Axes, lang: Lang, letter: str) -> Axes:
-    low_C, high_C = float(evidence.records.C.min()), float(evidence.records.C.max())
-    ax.axvspan(low_C, high_C, color=GREY, alpha=0.12, linewidth=0, label=word("sampled", lang))
-    for line in evidence.lines:
-        _line(line, ax, lang, letter, known=high_C)
-    points = [low.params if letter == "N" else low.tokens for low in evidence.minima]
-    if points:
-        ax.scatter(
-            [low.budget for low in evidence.minima], points, color="black", s=30, zorder=4, label=word("minimum", lang)
-        )
-    values = np.concatenate([np.asarray(line.optima[letter].value) for line in evidence.lines] + [np.array(points)])
-    log_axis(ax, "x", low_C / 3, float(evidence.lines[0].C[-1]) * 2, write=power)
-    log_axis(ax, "y", float(values.min()) / 3, float(values.max()) * 10)
-    slope = evidence.lines[0].slopes[letter].value
+    known = float(evidence.records.C.min()), float(evidence.records.C.max())
+    C = np.geomspace(known[0], max(HORIZON, 10 * known[1]), 200)
+    ax.axvspan(*known, color=GREY, alpha=0.12, linewidth=0, label=word("sampled", lang))
+    reached = [_line(frontier, ax, lang, letter, C=C, known=known[1]) for frontier in evidence.frontiers]
+    lowest, value, highest = (np.array(part) for part in zip(*reached, strict=True))
+    if evidence.minima:
+        points = [low.params if letter == "N" else low.tokens for low in evidence.minima]
+        at = [low.budget for low in evidence.minima]
+        ax.scatter(at, points, color="black", s=30, zorder=4, label=word("minimum", lang))
+    log_axis(ax, "x", known[0] / 3, C[-1] * 2, write=power)
+    # a band that knows little would press everything else flat
+    log_axis(ax, "y", float(lowest.min()) / 3, float(min(highest.max() * 2, value.max() * 100)))
+    slope = _exponent(evidence.frontiers[0], letter).value
     title = "optimal_params" if letter == "N" else "optimal_tokens"
     ax.set(xlabel=word("C", lang), title=word(title, lang, slope=slope))
     ax.legend(loc="upper left")
     return ax
 
 
-def _line(line: Line, ax: Axes, lang: Lang, letter: str, *, known: float) -> None:
-    """Draw one approach's optima: solid among the runs, dashed beyond them."""
-    colour = APPROACH_COLOURS[line.approach]
-    value, low, high = (None if part is None else np.asarray(part) for part in line.optima[letter])
-    assert value is not None
-    slope = line.slopes[letter]
-    label = word("line", lang, approach=word(line.approach, lang), letter=letter, slope=slope.value)
+def _exponent(frontier: Frontier, letter: str) -> Interval:
+    return frontier.a if letter == "N" else frontier.b
+
+
+def _line(
+    frontier: Frontier, ax: Axes, lang: Lang, letter: str, *, C: Floats, known: float
+) -> tuple[float, float, float]:
+    """Draw one approach's optima, solid among the runs and dashed beyond; return its least, last and highest value."""
+    colour = APPROACH_COLOURS[frontier.approach]
+    value, low, high = frontier.params(C) if letter == "N" else frontier.tokens(C)
+    value, slope = np.asarray(value), _exponent(frontier, letter)
+    name = word(f"approach {frontier.approach}", lang)
+    label = word("line", lang, approach=name, letter=letter, slope=slope.value)
     if slope.low is not None:
         label += word("interval", lang, low=slope.low, high=slope.high)
-    inside = known >= line.C
-    ax.plot(line.C[inside], value[inside], color=colour, linewidth=2, label=label)
-    ax.plot(line.C[~inside], value[~inside], color=colour, linewidth=1.5, linestyle=(0, (4, 2)))
-    if low is not None and high is not None:
-        ax.fill_between(line.C, low, high, color=colour, alpha=0.15, linewidth=0)
+    inside = known >= C
+    ax.plot(C[inside], value[inside], color=colour, linewidth=2, label=label)
+    ax.plot(C[~inside], value[~inside], color=colour, linewidth=1.5, linestyle=(0, (4, 2)))
+    if low is None or high is None:
+        return float(value[0]), float(value[-1]), float(value[-1])
+    ax.fill_between(C, np.asarray(low), np.asarray(high), color=colour, alpha=0.15, linewidth=0)
+    return float(value[0]), float(value[-1]), float(np.asarray(high)[-1])
 
 
 def fixed_size(evidence: Evidence, ax: Axes, lang: Lang = "en") -> Axes:
@@ -268,18 +276,19 @@ def _params_label(key: str, evidence: Evidence, lang: Lang) -> str:
 
 def _legend(ax: Axes, entries: int) -> None:
     """Put many entries beside the axes, where they cover nothing."""
-    if entries > 6:
+    if entries > 3:
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     else:
         ax.legend(loc="best")
 
 
-def _lacks_minima(evidence: Evidence) -> str | None:
-    return None if evidence.minima else "no minima"
+def _lacks_budgets(evidence: Evidence) -> str | None:
+    parts = budgets(evidence.records).values()
+    return None if any(len(np.unique(evidence.records.N[rows])) >= 3 for rows in parts) else "no budgets"
 
 
 def _lacks_lines(evidence: Evidence) -> str | None:
-    return None if evidence.lines else "no lines"
+    return None if evidence.frontiers else "no lines"
 
 
 def _lacks_lengths(evidence: Evidence) -> str | None:
@@ -308,7 +317,7 @@ TRAINING: Mapping[str, tuple[Callable[..., Axes], str]] = {
     "perplexity": (training_perplexity, "perplexity of"),
 }
 FIGURES: Mapping[str, StudyFigure] = {
-    "isoflop": StudyFigure(isoflop_curves, _lacks_minima),
+    "isoflop": StudyFigure(isoflop_curves, _lacks_budgets),
     "optimal_loss": StudyFigure(best_loss, _lacks_optimum),
     "optimal_params": StudyFigure(optimal_params, _lacks_lines),
     "optimal_tokens": StudyFigure(optimal_tokens, _lacks_lines),

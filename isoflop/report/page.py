@@ -21,6 +21,8 @@ from isoflop.report.evidence import Evidence, read_evidence, sizes
 from isoflop.report.figures import FIGURES, not_drawn
 from isoflop.report.words import Lang, word
 
+GREEK = {"alpha": "α", "beta": "β"}
+
 
 def write_page(folder: Path, lang: Lang = "en") -> Path:
     """Write report.html into a study's folder from what it holds and the figures that were drawn there.
@@ -68,8 +70,8 @@ def _asked(evidence: Evidence, lang: Lang) -> list[str]:
             lang,
             runs=len(records),
             budgets=len(budgets) or len(set(records.C)),
-            low=f"{records.C.min():.3g}",
-            high=f"{records.C.max():.3g}",
+            low=_scientific(records.C.min()),
+            high=_scientific(records.C.max()),
             small=compact(float(groups[0].N[0])),
             large=compact(float(groups[-1].N[0])),
         )
@@ -78,23 +80,31 @@ def _asked(evidence: Evidence, lang: Lang) -> list[str]:
         told.append(word("text", lang, source=", ".join(study.source), tokenizer=study.tokenizer))
     if study is not None and study.target_flops is not None:
         times = study.target_flops / max(study.budgets)
-        told.append(word("asked target", lang, flops=f"{study.target_flops:.3g}", times=times))
+        told.append(word("asked target", lang, flops=_scientific(study.target_flops), times=times))
     told.append(word("counting", lang, count=word(records.convention, lang)))
     return told
 
 
 def _found(evidence: Evidence, lang: Lang) -> list[str]:
     told = []
-    for line in evidence.lines:
-        a, b = (_with_interval(line.slopes[letter]) for letter in "ND")
-        told.append(word("found exponent", lang, approach=word(line.approach, lang), a=a, b=b))
+    for frontier in evidence.frontiers:
+        a, b = _with_interval(frontier.a), _with_interval(frontier.b)
+        told.append(word("found exponent", lang, approach=word(f"approach {frontier.approach}", lang), a=a, b=b))
     return told or [word("found nothing", lang, name=evidence.name)]
 
 
-def _with_interval(number: Interval, digits: str = ".3f") -> str:
+def _with_interval(number: Interval) -> str:
     if number.low is None:
-        return f"{number.value:{digits}}"
-    return f"{number.value:{digits}} ({number.low:{digits}} – {number.high:{digits}})"
+        return f"{number.value:.3f}"
+    return f"{number.value:.3f} ({number.low:.3f} – {number.high:.3f})"
+
+
+def _scientific(value: float) -> str:
+    """Write 8e11 as 8×10¹¹."""
+    digits, exponent = f"{value:.2e}".split("e")
+    mantissa = digits.rstrip("0").rstrip(".")
+    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{raised}" if mantissa == "1" else f"{mantissa}×10{raised}"
 
 
 def _verdict(evidence: Evidence, lang: Lang) -> Mapping[str, Any]:
@@ -120,8 +130,11 @@ def _law(evidence: Evidence, lang: Lang) -> Mapping[str, Any] | None:
     rows = []
     for name, parameter in fit.parameters.items():
         interval = "–" if parameter.low is None else f"{parameter.low:.4g} – {parameter.high:.4g}"
-        rows.append((name, f"{parameter.value:.4g}", interval, word(parameter.status, lang)))
-    return {"said": word("fitted to", lang, runs=len(fit.records), law=formula, source=law.source), "rows": rows}
+        rows.append((GREEK.get(name, name), f"{parameter.value:.4g}", interval, word(parameter.status, lang)))
+    return {
+        "said": word("fitted to", lang, runs=len(fit.records), law=formula, source=law.source),
+        "rows": rows,
+    }
 
 
 def _runs(evidence: Evidence, lang: Lang) -> list[Mapping[str, Any]]:
@@ -141,7 +154,7 @@ def _runs(evidence: Evidence, lang: Lang) -> list[Mapping[str, Any]]:
 
 def _row(run: Record, *, N: float, best: bool) -> Mapping[str, Any]:
     seconds = run.measured.get("seconds")
-    cells = [compact(N), compact(run.tokens), f"{run.flops:.3g}", f"{run.loss:.4f}"]
+    cells = [compact(N), compact(run.tokens), _scientific(run.flops), f"{run.loss:.4f}"]
     return {"id": run.id, "cells": [*cells, "–" if seconds is None else f"{seconds:.0f}"], "best": best}
 
 
@@ -159,11 +172,10 @@ def _commands(evidence: Evidence) -> list[str]:
     name, study = evidence.name, evidence.study
     if study is None:
         return [f"isoflop fit {name}", f"isoflop render {name}"]
-    target = study.target_flops is not None
     steps = [
         "study run {}",
         "fit {}",
-        *(["lock {}", "study run {} --target", "score {}"] if target else []),
+        *(["study run {} --target"] if study.target_flops is not None else []),
         "render {}",
     ]
     return [f"isoflop {step.format(name)}" for step in steps]

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from isoflop.record import Record, Records
-from isoflop.sources import course, table
+from isoflop.record import Records
+from isoflop.sources.course import PATTERN, read_npy, read_npys
+from isoflop.sources.folder import read_folder
+from isoflop.sources.table import read_csv, read_json_table
 
 
 def read(source: str | Path, *, series: str | None = None) -> Records:
-    """Read the runs of a study's folder, a table (CSV or JSON), or a file of the course.
+    """Read the runs of a study's folder, a table (CSV or JSON), or the records of the course.
 
     Args:
-        source: Folder of a study or of runs, or a file.
+        source: Folder of a study, of runs or of `scaling_records_*.npy`, or a file.
         series: The series of a table that holds several; runs of different series never share a law.
 
     Raises:
@@ -25,30 +27,17 @@ def read(source: str | Path, *, series: str | None = None) -> Records:
             f"{source} does not exist; give a study's folder, a CSV or JSON table, or a .npy of the course"
         )
     if path.is_dir():
-        return read_folder(path)
+        if series is not None:
+            raise ValueError(f"series={series!r} picks rows of a table, but {source} is a folder; leave it out")
+        return read_npys(sorted(path.glob(PATTERN))) if any(path.glob(PATTERN)) else read_folder(path)
     reader = SOURCES.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"{source} is of no known kind; it should end in one of {', '.join(SOURCES)}, or be a folder")
     return reader(path, series)
 
 
-def read_folder(folder: Path) -> Records:
-    """Read every record of a study (`runs/*/record.json`) or of a folder of runs; `target/` is never among them.
-
-    Raises:
-        ValueError: the folder has no complete run.
-    """
-    runs = folder / "runs" if (folder / "runs").is_dir() else folder
-    records = [Record.read(path) for path in sorted(runs.glob("*/record.json")) if path.parent.parent.name != "target"]
-    complete = tuple(record for record in records if record.status == "complete" and record.loss is not None)
-    left_out = tuple(f"{record.id}: {record.status}" for record in records if record not in complete)
-    if not complete:
-        raise ValueError(f"{folder} has no complete run (no */record.json); train some, such as isoflop study run FILE")
-    return Records(complete, source=str(folder), convention="compute", left_out=left_out)
-
-
 SOURCES: Mapping[str, Callable[[Path, str | None], Records]] = {
-    ".csv": table.read_csv,
-    ".json": table.read_json_table,
-    ".npy": course.read_npy,
+    ".csv": read_csv,
+    ".json": read_json_table,
+    ".npy": read_npy,
 }

@@ -1,0 +1,43 @@
+"""A folder of runs that `isoflop train` or a study left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from isoflop.record import Record, Records
+
+TARGET = "target"
+"""Folder of the runs that forecasts are judged by; a forecast that has seen them is none."""
+
+
+def read_folder(path: Path) -> Records:
+    """Read the complete runs in STUDY/runs, or in the folder itself.
+
+    Raises:
+        ValueError: no run there is complete.
+    """
+    parent = path / "runs" if (path / "runs").is_dir() else path
+    folders = sorted({file.parent for name in ("record.json", "config.json") for file in parent.glob(f"*/{name}")})
+    runs, left_out = [], []
+    for folder in folders:
+        reason = _reason(folder)
+        if reason:
+            left_out.append(f"{folder.name}: {reason}")
+        else:
+            runs.append(Record.read(folder / "record.json"))
+    if not runs:
+        said = f" ({'; '.join(left_out)})" if left_out else ""
+        raise ValueError(f"{path} has no complete run{said}; train some, such as `isoflop study run FILE`")
+    return Records(tuple(runs), source=str(path), convention="compute", left_out=tuple(left_out))
+
+
+def _reason(folder: Path) -> str | None:
+    """Say why a run cannot be fitted, or None if it can."""
+    if folder.parent.resolve().name == TARGET:
+        return "a target, which judges forecasts and is never fitted"
+    if not (folder / "record.json").exists():
+        return "not finished"
+    record = Record.read(folder / "record.json")
+    if record.status != "complete":
+        return record.status
+    return None if record.loss is not None else "it has no loss"
