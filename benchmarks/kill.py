@@ -19,9 +19,10 @@ from typing import Any
 
 import psutil
 
-from isoflop.config import DataConfig, OptimConfig, TrainConfig, preset
+from isoflop.config import DataConfig, OptimConfig, TrainConfig
 from isoflop.data.build import Recipe, build
 from isoflop.data.corpus import Corpus
+from isoflop.presets import preset
 from isoflop.record import Record
 from isoflop.study import drive
 from isoflop.study.design import Study

@@ -96,8 +96,8 @@ def plain(shape: Shape) -> tuple[nn.Module, Loss]:
 
 def ours(shape: Shape) -> tuple[nn.Module, Loss]:
     """The same GPT by isoflop, but for GELU's tanh approximation."""
-    from isoflop.config import preset
     from isoflop.lm.model import Transformer
+    from isoflop.presets import preset
 
     sizes = {"vocab_size": shape.vocab, "context_length": shape.context, "d_model": shape.d_model}
     bare = {"norm_bias": False, "attn_bias": False, "mlp_bias": False}

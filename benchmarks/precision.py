@@ -16,9 +16,10 @@ from pathlib import Path
 
 import torch
 
-from isoflop.config import DataConfig, OptimConfig, RunConfig, TrainConfig, preset, write_run
+from isoflop.config import DataConfig, OptimConfig, RunConfig, TrainConfig, write_run
 from isoflop.data.tokens import open_tokens
 from isoflop.lm.train import train
+from isoflop.presets import preset
 
 
 def final_loss(args: argparse.Namespace, out: Path, fingerprint: str, seed: int, precision: str) -> float:

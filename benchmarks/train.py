@@ -109,8 +109,8 @@ def medians(rounds: list[dict[str, Any]]) -> dict[str, float]:
 
 def flops_per_token(shape: str) -> int:
     """Training FLOPs of a token by the product's own count."""
-    from isoflop.config import preset
     from isoflop.flops import compute
+    from isoflop.presets import preset
 
     s = SHAPES[shape]
     sizes = {"vocab_size": s.vocab, "context_length": s.context, "d_model": s.d_model, "num_layers": s.layers}

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from isoflop.config import DataConfig, OptimConfig, RunConfig, TrainConfig, preset, write_run
+from isoflop.config import DataConfig, OptimConfig, RunConfig, TrainConfig, write_run
 from isoflop.data.build import Recipe, build
 from isoflop.data.corpus import Corpus
 from isoflop.data.tokens import open_tokens
+from isoflop.presets import preset
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as `isoflop train` does; before torch is imported
 

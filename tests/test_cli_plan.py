@@ -7,7 +7,7 @@ import pytest
 
 from isoflop.cli.app import main
 from isoflop.cli.plan import basis_of
-from isoflop.config import preset
+from isoflop.presets import preset
 from isoflop.record import Record
 
 

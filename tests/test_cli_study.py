@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from isoflop.cli.app import main
-from isoflop.config import DataConfig, TrainConfig, preset
+from isoflop.config import DataConfig, TrainConfig
+from isoflop.presets import preset
 from isoflop.study import drive
 from isoflop.study.design import Study
 from isoflop.study.failures import note

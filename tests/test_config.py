@@ -5,18 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from isoflop.config import (
-    PARTS,
-    PRESETS,
-    DataConfig,
-    ModelConfig,
-    OptimConfig,
-    RunConfig,
-    TrainConfig,
-    preset,
-    read_run,
-    write_run,
-)
+from isoflop.config import PARTS, DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, read_run, write_run
 
 RUN = RunConfig(
     model=ModelConfig(), data=DataConfig(data="t"), optim=OptimConfig(), train=TrainConfig(steps=3), data_sha256="ab"
@@ -58,18 +47,6 @@ def test_what_cannot_be_is_refused(config: type, given: dict, message: str) -> N
 @pytest.mark.parametrize(("d_model", "heads"), [(384, 6), (768, 12), (128, 2), (48, 1), (16, 1)])
 def test_heads_default_to_one_for_every_64(d_model: int, heads: int) -> None:
     assert ModelConfig(d_model=d_model).heads == heads
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_take_changes(name: str) -> None:
-    assert preset(name, vocab_size=77).vocab_size == 77
-
-
-def test_unknown_presets_and_fields_are_named() -> None:
-    with pytest.raises(ValueError, match="preset='70m' is not known; choose one of gpt"):
-        preset("70m")
-    with pytest.raises(ValueError, match="width is no field of a model"):
-        preset("gpt", width=3)
 
 
 def test_ids_follow_what_decides_the_result_and_nothing_else() -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from isoflop.config import ModelConfig, TrainConfig, preset
+from isoflop.config import ModelConfig, TrainConfig
 from isoflop.flops import compute, train_steps
+from isoflop.presets import preset
 from isoflop.record import Record, Records
 from isoflop.study.design import (
     DESIGNS,

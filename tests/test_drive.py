@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from isoflop.config import DataConfig, OptimConfig, TrainConfig, preset
+from isoflop.config import DataConfig, OptimConfig, TrainConfig
 from isoflop.flops import compute
+from isoflop.presets import preset
 from isoflop.record import Record
 from isoflop.study import drive
 from isoflop.study.design import Study

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from isoflop.cli.app import main
-from isoflop.config import DataConfig, OptimConfig, TrainConfig, preset
+from isoflop.config import DataConfig, OptimConfig, TrainConfig
+from isoflop.presets import preset
 from isoflop.study import drive, estimate
 from isoflop.study.design import Study
 from isoflop.study.estimate import Speed

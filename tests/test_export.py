@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from isoflop.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, preset, read_run, write_run
+from isoflop.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, read_run, write_run
 from isoflop.data.tokenizer import ByteTokenizer, make_tokenizer
 from isoflop.flops import count_params
 from isoflop.lm import checkpoint as checkpoints
@@ -21,7 +21,8 @@ from isoflop.lm.export import export, import_model
 from isoflop.lm.families import family_of
 from isoflop.lm.generate import generate
 from isoflop.lm.model import Transformer, layer_norm, rms_norm
-from isoflop.lm.train import load_model
+from isoflop.lm.run import load_model
+from isoflop.presets import preset
 
 TINY = {"vocab_size": 256, "context_length": 48, "d_model": 32, "num_layers": 2, "num_heads": 4}
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -2,8 +2,9 @@
 
 import pytest
 
-from isoflop.config import ModelConfig, TrainConfig, preset
+from isoflop.config import ModelConfig, TrainConfig
 from isoflop.flops import FLOPS, compute, count_params, params_by_convention, train_steps
+from isoflop.presets import preset
 
 GPT2 = preset("gpt", vocab_size=50257, context_length=1024, d_model=768, num_layers=12, num_heads=12)
 

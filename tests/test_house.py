@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 import isoflop
-from isoflop import config
+from isoflop import config, presets
 from isoflop.config import PARTS
 from isoflop.lm.optim import OPTIMIZERS
 from isoflop.lm.schedule import SCHEDULES
@@ -44,7 +44,7 @@ def test_every_field_of_a_config_is_read_somewhere() -> None:
 @pytest.mark.parametrize(
     ("names", "table"),
     [
-        (config.PresetName, config.PRESETS),
+        (presets.PresetName, presets.PRESETS),
         (config.ScheduleKind, SCHEDULES),
         (config.OptimizerKind, OPTIMIZERS),
         (DesignKind, DESIGNS),

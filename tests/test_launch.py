@@ -14,8 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from isoflop.config import DataConfig, TrainConfig, preset, read_run
+from isoflop.config import DataConfig, TrainConfig, read_run
 from isoflop.files import write_json
+from isoflop.presets import preset
 from isoflop.record import Record
 from isoflop.study import drive
 from isoflop.study.design import Study

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from isoflop.config import DataConfig, OptimConfig, TrainConfig, preset
+from isoflop.config import DataConfig, OptimConfig, TrainConfig
+from isoflop.presets import preset
 from isoflop.sources import read
 from isoflop.study import drive
 from isoflop.study.design import Study

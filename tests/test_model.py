@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from isoflop.config import PRESETS, ModelConfig, OptimConfig, preset
+from isoflop.config import ModelConfig, OptimConfig
 from isoflop.flops import count_params
 from isoflop.lm import model as lm
 from isoflop.lm.model import Transformer
 from isoflop.lm.optim import build, clip_by_global_norm
+from isoflop.presets import PRESETS, preset
 
 TINY = ModelConfig(vocab_size=11, context_length=8, d_model=12, num_layers=2, num_heads=2)
 

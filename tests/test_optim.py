@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from isoflop.config import OptimConfig, preset
+from isoflop.config import OptimConfig
 from isoflop.lm.model import Transformer
 from isoflop.lm.optim import AdamW, adamw_update, build, clip_by_global_norm, decays
+from isoflop.presets import preset
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])

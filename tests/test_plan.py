@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from isoflop.config import OptimConfig, TrainConfig, preset
+from isoflop.config import OptimConfig, TrainConfig
 from isoflop.flops import compute, count_params, params_by_convention
 from isoflop.law.fit import fit
 from isoflop.law.forecast import forecast
@@ -14,6 +14,7 @@ from isoflop.law.laws import PUBLISHED, optimum
 from isoflop.law.plan import RATES, SAME_LOSS, Basis, deviations, fitted, optimal_size, plan, published
 from isoflop.law.shape import SLACK, Wishes
 from isoflop.law.uncertainty import bootstrap
+from isoflop.presets import preset
 from isoflop.record import Record, Records
 from isoflop.sources import read
 from tests.shared import shared

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from isoflop.config import ModelConfig, preset
+from isoflop.config import ModelConfig
 from isoflop.flops import compute, params_by_convention
 from isoflop.law.shape import REACH, SLACK, Wishes, nearest, shape, shapes
+from isoflop.presets import preset
 
 
 @pytest.mark.parametrize("counted", ["compute", "body", "body+head", "total"])

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from isoflop.cli.target import asked, read_model, records_of, with_shape
-from isoflop.config import ModelConfig, preset
+from isoflop.config import ModelConfig
 from isoflop.flops import compute, params_by_convention
+from isoflop.presets import preset
 from tests.studies import write_study
 
 NOTHING: dict[str, Any] = {"params": None, "model": None, "count": None, "tokens": None, "flops": None}

@@ -20,7 +20,8 @@ from isoflop.lm import train as training
 from isoflop.lm.checkpoint import load_required
 from isoflop.lm.evaluate import evaluate
 from isoflop.lm.model import Transformer
-from isoflop.lm.train import load_model, train
+from isoflop.lm.run import load_model
+from isoflop.lm.train import train
 from isoflop.record import Record
 
 MakeRun = Callable[..., Path]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import Positional, Suppress
 
 from isoflop.cli.target import Count, asked, records_of, with_shape
-from isoflop.config import ModelConfig, PresetName
+from isoflop.config import ModelConfig
+from isoflop.presets import PresetName
 
 if TYPE_CHECKING:
     from isoflop.study.locked import Locked, Score

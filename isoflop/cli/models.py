@@ -47,7 +47,7 @@ def generate(
     import torch
 
     from isoflop.lm.generate import generate as continue_from
-    from isoflop.lm.train import load_model
+    from isoflop.lm.run import load_model
 
     config, model = load_model(Path(run))
     tokenizer = _tokenizer(Path(run), config)
@@ -94,7 +94,7 @@ def evaluate(
     place(threads)
     from isoflop.data.tokens import META
     from isoflop.lm.evaluate import evaluate as measure
-    from isoflop.lm.train import load_model
+    from isoflop.lm.run import load_model
 
     config, model = load_model(Path(run))
     length = context_length or config.model.context_length
@@ -123,7 +123,7 @@ def _tokens(run: Path, config: RunConfig, data: str | None, *, val_tokens: int, 
 
     from isoflop.data.tokenizer import run_tokenizer
     from isoflop.data.tokens import open_other, validation_windows
-    from isoflop.lm.train import open_data
+    from isoflop.lm.run import open_data
 
     known = run_tokenizer(run, config.data)
     tokens = open_data(config) if data is None else open_other(Path(data), tokenizer=known)

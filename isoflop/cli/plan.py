@@ -12,9 +12,10 @@ import numpy as np
 from tyro.conf import Positional
 
 from isoflop.cli.target import read_source
-from isoflop.config import ModelConfig, PresetName, preset
+from isoflop.config import ModelConfig
 from isoflop.devices import flops_of_hours, hours_of_flops
 from isoflop.law.shape import Wishes
+from isoflop.presets import PresetName, preset
 from isoflop.record import ParamConvention
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from isoflop.cli.app import Command, flag_value, positional, with_defaults
-from isoflop.config import ModelConfig, preset
+from isoflop.config import ModelConfig
 from isoflop.files import read_json
 from isoflop.flops import params_by_convention
+from isoflop.presets import preset
 
 if TYPE_CHECKING:
     from isoflop.law.fit import Fit

@@ -18,17 +18,8 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import Positional
 
 from isoflop.cli.app import Command, flag_value, positional, with_defaults
-from isoflop.config import (
-    DataConfig,
-    ModelConfig,
-    OptimConfig,
-    PresetName,
-    RunConfig,
-    TrainConfig,
-    preset,
-    read_run,
-    write_run,
-)
+from isoflop.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, read_run, write_run
+from isoflop.presets import PresetName, preset
 
 if TYPE_CHECKING:
     from isoflop.lm.train import Progress

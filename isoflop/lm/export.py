@@ -26,7 +26,7 @@ from isoflop.lm import checkpoint as checkpoints
 from isoflop.lm.families import Family, family_of, names_in, read_config, write_config
 from isoflop.lm.generate import open_tokenizer
 from isoflop.lm.model import Transformer
-from isoflop.lm.train import load_model
+from isoflop.lm.run import load_model
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
 import psutil
 import torch
-from torch import Tensor
 
-from isoflop.config import RunConfig, read_run
-from isoflop.data.tokens import BatchStream, Tokens, open_configured, open_stream, validation_windows
-from isoflop.flops import FLOPS, compute, params_by_convention, train_steps
-from isoflop.lm import checkpoint as checkpoints
+from isoflop.config import read_run
+from isoflop.data.tokens import validation_windows
+from isoflop.flops import FLOPS, compute, params_by_convention
 from isoflop.lm.evaluate import Evaluation, evaluate
 from isoflop.lm.kernels import keep_freed_memory
-from isoflop.lm.model import Transformer
-from isoflop.lm.optim import build, clip_by_global_norm
+from isoflop.lm.optim import clip_by_global_norm
+from isoflop.lm.run import Run, save, start
 from isoflop.lm.schedule import multiplier
 from isoflop.record import Record
 
@@ -32,7 +29,6 @@ INTERIM_SHARE = 16
 """Evaluations along the way use one in this many of the validation tokens; the final one uses all."""
 EXPLODED = 3.0
 """A loss of this many times the first step's has left for good: initial losses lie near ln V, the worst guess."""
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,40 +48,6 @@ class Progress:
     def perplexity(self) -> float:
         """e^loss."""
         return math.exp(min(self.loss, 700))
-
-
-@dataclass
-class _State:
-    """What the loop carries from step to step besides tensors; a checkpoint keeps it whole."""
-
-    seconds: float = 0.0
-    """Spent in steps, evaluations left out."""
-    first_loss: float = math.nan
-    loss_sum: float = 0.0
-    loss_steps: int = 0
-    train_loss: float | None = None
-    """Mean over the last stretch between log lines."""
-    log_bytes: int = 0
-    """Length of log.jsonl, so that a resumed run cuts off what came after its checkpoint."""
-    memory_bytes: int = 0
-    threads: list[int] = field(default_factory=list)
-    """Thread counts that the run was trained with; more than one: not bit-exact."""
-
-
-@dataclass
-class _Run:
-    """A run being trained."""
-
-    folder: Path
-    config: RunConfig
-    tokens: Tokens
-    stream: BatchStream
-    steps: int
-    model: Transformer
-    optimizer: torch.optim.Optimizer
-    grads: list[Tensor]
-    state: _State
-    device: torch.device
 
 
 def train(
@@ -113,121 +75,14 @@ def train(
     keep_freed_memory()
     try:
         with filelock.FileLock(folder / "lock", timeout=0):
-            run, step = _start(folder, config)
+            run, step = start(folder, config)
             return _loop(run, step, on_progress, should_stop)
     except filelock.Timeout:
         raise ValueError(f"{folder} is being trained by another process; wait for it or stop it") from None
 
 
-def open_data(config: RunConfig) -> Tokens:
-    """Open a run's tokens and make sure that they are the ones that it was made for.
-
-    Raises:
-        ValueError: other tokens, or another tokenizer, or the run was imported and has none.
-    """
-    if not config.data.data:
-        raise ValueError("this model was imported and has no tokens of its own; name some with --data")
-    tokens = open_configured(config.data, vocab_size=config.model.vocab_size)
-    if tokens.fingerprint != config.data_sha256:
-        raise ValueError(
-            f"{config.data.data} holds other tokens ({tokens.fingerprint[:10]}) than the run was made for "
-            f"({config.data_sha256[:10]}); bring the old ones back, or start a run of its own"
-        )
-    return tokens
-
-
-def load_model(folder: Path) -> tuple[RunConfig, Transformer]:
-    """Return a run's configuration and its model as the newest sound checkpoint has it, in evaluation mode.
-
-    Raises:
-        ValueError: the folder holds no run, or no checkpoint yet.
-    """
-    config = read_run(folder)
-    model = Transformer(config.model)
-    model.load_state_dict(checkpoints.load_required(folder).tensors["model"])
-    return config, model.eval()
-
-
-def _start(folder: Path, config: RunConfig) -> tuple[_Run, int]:
-    tokens = open_data(config)
-    stream = open_stream(config, tokens)
-    device = torch.device(_device(config.train.device))
-    torch.manual_seed(config.train.seed)
-    model = Transformer(config.model, seed=config.train.seed).to(device).train()
-    own = config.train.precision == "bf16" and device.type == "cpu"
-    optimizer, flats = build(model, config.optim, d_model=config.model.d_model, fused=own)
-    steps = train_steps(config.model, config.train, train_tokens=len(tokens.train))
-    run = _Run(
-        folder=folder,
-        config=config,
-        tokens=tokens,
-        stream=stream,
-        steps=steps,
-        model=model,
-        optimizer=optimizer,
-        grads=[flat.grads for flat in flats],
-        state=_State(),
-        device=device,
-    )
-    return run, _resume(run)
-
-
-def _device(wanted: str) -> str:
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda, but torch finds no GPU here; use device=cpu or device=auto")
-    return wanted
-
-
-def _resume(run: _Run) -> int:
-    saved = checkpoints.load_newest(run.folder)
-    threads = torch.get_num_threads()
-    if saved is None:
-        run.state.threads = [threads]
-        (run.folder / "log.jsonl").write_bytes(b"")
-        return 0
-    with torch.no_grad():
-        for name, weight in run.model.named_parameters():
-            weight.copy_(saved.tensors["model"][name])
-    for index, (param, _) in enumerate(_optimized(run.optimizer)):
-        moments = {name: saved.tensors["optimizer"][f"{index}.{name}"].to(run.device) for name in ("mean", "square")}
-        run.optimizer.state[param] = {"step": saved.step, **moments}
-    torch.set_rng_state(saved.tensors["random"]["cpu"])
-    if run.device.type == "cuda":
-        torch.cuda.set_rng_state(saved.tensors["random"]["cuda"])
-    run.state = _State(**saved.state)
-    if threads not in run.state.threads:
-        log.warning("%s goes on with %d threads, not %s: no longer bit-exact", run.folder, threads, run.state.threads)
-        run.state.threads.append(threads)
-    with (run.folder / "log.jsonl").open("r+b") as file:
-        file.truncate(run.state.log_bytes)
-    return saved.step
-
-
-def _optimized(optimizer: torch.optim.Optimizer) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-    for group in optimizer.param_groups:
-        for param in group["params"]:
-            yield param, optimizer.state.get(param, {})
-
-
-def _save(run: _Run, step: int) -> None:
-    moments = {
-        f"{index}.{name}": state[name]
-        for index, (_, state) in enumerate(_optimized(run.optimizer))
-        for name in ("mean", "square")
-    }
-    random = {"cpu": torch.get_rng_state()}
-    if run.device.type == "cuda":
-        random["cuda"] = torch.cuda.get_rng_state()
-    model = dict(run.model.named_parameters())
-    tensors: Mapping[str, Mapping[str, Tensor]] = {"model": model, "optimizer": moments, "random": random}
-    saved = checkpoints.Checkpoint(step=step, tensors=tensors, state=asdict(run.state))
-    checkpoints.save(run.folder, saved, keep_last=run.config.train.keep_last)
-
-
 def _loop(
-    run: _Run,
+    run: Run,
     step: int,
     on_progress: Callable[[Progress], None] | None,
     should_stop: Callable[[], bool],
@@ -240,7 +95,7 @@ def _loop(
         while step < run.steps:
             if should_stop():
                 if step > 0:
-                    _save(run, step)
+                    save(run, step)
                 return None
             began = time.perf_counter()
             loss, norm, lr = _step(run, step, *run.stream.batch(step))
@@ -257,20 +112,20 @@ def _loop(
             if step % eval_every == 0 and step < run.steps:
                 write(_evaluation_line(step, _evaluate(run, run.config.data.val_tokens // INTERIM_SHARE)))
             if step % checkpoint_every == 0 and step < run.steps:
-                _save(run, step)
+                save(run, step)
         final = _evaluate(run, run.config.data.val_tokens)
         write(_evaluation_line(step, final))
-        _save(run, step)
+        save(run, step)
         return _finish(run, step, final, None)
 
 
-def _default_interval(run: _Run) -> int:
+def _default_interval(run: Run) -> int:
     epoch = len(run.tokens.train) // (run.config.train.batch_size * run.config.model.context_length)
     return max(1, epoch if run.steps >= 2 * epoch else run.steps // 5)
 
 
 @contextmanager
-def _open_log(run: _Run) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def _open_log(run: Run) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     with (run.folder / "log.jsonl").open("ab") as file:
 
         def write(line: Mapping[str, Any]) -> None:
@@ -281,7 +136,7 @@ def _open_log(run: _Run) -> Iterator[Callable[[Mapping[str, Any]], None]]:
         yield write
 
 
-def _step(run: _Run, step: int, inputs: Any, targets: Any) -> tuple[float, float, float]:
+def _step(run: Run, step: int, inputs: Any, targets: Any) -> tuple[float, float, float]:
     """One optimizer step: loss (nats per token), gradient norm before clipping, learning rate."""
     train, optim = run.config.train, run.config.optim
     for grads in run.grads:
@@ -313,7 +168,7 @@ def _divergence(loss: float, norm: float, first_loss: float) -> str | None:
 
 
 def _report(
-    run: _Run,
+    run: Run,
     step: int,
     lr: float,
     norm: float,
@@ -348,7 +203,7 @@ def _memory(device: torch.device) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def _evaluate(run: _Run, val_tokens: int) -> Evaluation:
+def _evaluate(run: Run, val_tokens: int) -> Evaluation:
     length = run.config.model.context_length
     windows = validation_windows(run.tokens.val, context_length=length, val_tokens=max(val_tokens, length))
     return evaluate(run.model, run.tokens.val, windows, bytes_per_token=run.tokens.bytes_per_token)
@@ -358,7 +213,7 @@ def _evaluation_line(step: int, measured: Evaluation) -> dict[str, Any]:
     return {"step": step, "val_loss": measured.loss, "val_tokens": measured.tokens}
 
 
-def _finish(run: _Run, steps: int, final: Evaluation | None, reason: str | None) -> Record:
+def _finish(run: Run, steps: int, final: Evaluation | None, reason: str | None) -> Record:
     """Write the record, last of all: its existence means that the run is done."""
     config, state = run.config, run.state
     tokens = steps * config.train.batch_size * config.model.context_length

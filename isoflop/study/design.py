@@ -12,18 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from isoflop.config import (
-    LENGTHS,
-    PARTS,
-    DataConfig,
-    ModelConfig,
-    OptimConfig,
-    RunConfig,
-    TrainConfig,
-    preset,
-)
+from isoflop.config import LENGTHS, PARTS, DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
 from isoflop.fields import of_their_types
 from isoflop.flops import compute, train_steps
+from isoflop.presets import preset
 from isoflop.record import Floats, Records
 
 DesignKind = Literal["isoflop", "grid"]
