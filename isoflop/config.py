@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -270,7 +271,7 @@ class RunConfig:
     data_sha256: str
     """Fingerprint of the token files and tokenizer, so that the same run on other text is another run."""
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Name of the run's folder: width, depth, and ten digits of the hash of everything that decides its result."""
         known = {part: _identity(getattr(self, part)) for part in PARTS} | {"data_sha256": self.data_sha256}

@@ -49,8 +49,15 @@ def fraction(owner: object, *names: str) -> None:
 _hints = cache(get_type_hints)
 
 
+@cache
+def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    return get_origin(hint), get_args(hint)
+
+
 def _fits(value: object, hint: Any) -> bool:
-    origin, args = get_origin(hint), get_args(hint)
+    if type(value) is hint:
+        return True
+    origin, args = _parts(hint)
     if origin is Literal:
         return value in args
     if origin in (Union, UnionType):

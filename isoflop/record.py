@@ -65,17 +65,25 @@ class Record:
         Raises:
             ValueError: the file is no record.
         """
-        value = read_json(path)
+        return cls.of(read_json(path), str(path))
+
+    @classmethod
+    def of(cls, value: Any, where: str) -> Record:
+        """Take a record from its plain values; `where` names their place.
+
+        Raises:
+            ValueError: they are no record.
+        """
         names = {f.name for f in fields(cls)}
         if not isinstance(value, dict) or not {"id", "params", "tokens", "flops", "loss"} <= set(value) <= names:
-            raise ValueError(f"{path} is not a record of a run; delete it and repeat the run")
+            raise ValueError(f"{where} is not a record of a run; delete it and repeat the run")
         record = cls(**value)
         try:
             of_their_types(record)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}; delete it and repeat the run") from None
+            raise ValueError(f"{where}: {error}; delete it and repeat the run") from None
         if record.status == "complete" and not record.params:
-            raise ValueError(f"{path}: params={{}} says nothing of the size of the model; repeat the run")
+            raise ValueError(f"{where}: params={{}} says nothing of the size of the model; repeat the run")
         return record
 
 

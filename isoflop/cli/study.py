@@ -7,7 +7,7 @@ import io
 import json as json_module
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from isoflop.study.design import Study, read_study
 from isoflop.study.launch.event import PATIENCE
 
 if TYPE_CHECKING:
+    from isoflop.record import Record
     from isoflop.study.drive import Planned
     from isoflop.study.launch.event import Event
 
@@ -64,12 +65,10 @@ def run(
         with _display(wave, quiet=json) as show:
             failures += drive.drive(wave, workers=workers, patience=patience, on_event=show)
     if json:
-        for planned_run in planned:
-            if record := planned_run.record:
-                print(json_module.dumps({"id": record.id, "status": record.status, "loss": record.loss}))
+        for record in drive.records(planned).values():
+            print(json_module.dumps({"id": record.id, "status": record.status, "loss": record.loss}))
     else:
-        print(_table(planned))
-        print(f"{folder}: {_counts(planned)}")
+        print(_told(folder, planned, drive.records(planned)))
     for failure in failures:
         print(f"isoflop: {failure.run.name} {failure.kind}: {failure.reason}", file=sys.stderr)
     if failures:
@@ -116,16 +115,14 @@ def status(folder: Positional[str], *, json: bool = False) -> None:
     from isoflop.study import drive
 
     planned = drive.plan(drive.open_study(Path(folder)), Path(folder))
+    records = drive.records(planned)
     if not json:
-        print(_table(planned))
-        print(f"{folder}: {_counts(planned)}")
+        print(_told(Path(folder), planned, records))
         return
-    for planned_run in planned:
-        record = planned_run.record
-        done = (
-            {"status": record.status, "loss": record.loss} if record else {"status": _waits(planned_run), "loss": None}
-        )
-        print(json_module.dumps({"id": planned_run.config.id, "flops": planned_run.flops, **done}))
+    for run in planned:
+        record = records.get(run.folder)
+        done = {"status": record.status, "loss": record.loss} if record else {"status": _waits(run), "loss": None}
+        print(json_module.dumps({"id": run.config.id, "flops": run.flops, **done}))
 
 
 def cancel(folder: Positional[str], runs: Positional[tuple[str, ...]] = (), *, reason: str = "by hand") -> None:
@@ -239,31 +236,33 @@ def _result(flops: float, name: str, event: Event) -> str:
     return f"  {flops:8.2g} FLOPs  {name:<12}  {said}"
 
 
-def _table(planned: Sequence[Planned]) -> str:
-    """Draw one row a budget and one column a size: width and loss, the lowest of each budget marked."""
+def _told(folder: Path, planned: Sequence[Planned], known: Mapping[Path, Record]) -> str:
+    """Draw one row a budget and one column a size, width and loss, the lowest of each budget marked; then counts."""
     kind = "FLOPs" if any(run.config.train.flops for run in planned) else "tokens"
     marked = " (lowest of the budget in brackets)" if kind == "FLOPs" else ""
     lines = [f"{kind:>9}   d_model: loss, nats per token{marked}"]
-    for budget in sorted({_length(run) for run in planned}):
-        group = sorted((r for r in planned if _length(r) == budget), key=lambda r: r.config.model.d_model)
-        losses = [run.record.loss if run.record else None for run in group]
-        lowest = min((loss for loss in losses if loss is not None and kind == "FLOPs"), default=None)
+    rows: dict[float, list[Planned]] = {}
+    for run in planned:
+        rows.setdefault(_length(run), []).append(run)
+    for budget, group in sorted(rows.items()):
+        losses = {run.folder: known[run.folder].loss for run in group if run.folder in known}
+        lowest = min((loss for loss in losses.values() if loss is not None and kind == "FLOPs"), default=None)
         cells = [
-            f"{run.config.model.d_model:>5}: {_cell(run, loss, lowest)}"
-            for run, loss in zip(group, losses, strict=True)
+            f"{run.config.model.d_model:>5}: {_cell(run, known.get(run.folder), lowest)}"
+            for run in sorted(group, key=lambda run: run.config.model.d_model)
         ]
         lines.append(f"{budget:9.3g}  {' '.join(cells)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"{folder}: {_counts(planned, known)}"])
 
 
 def _length(run: Planned) -> float:
     return run.config.train.length[1]
 
 
-def _cell(run: Planned, loss: float | None, lowest: float | None) -> str:
-    if loss is None:
-        return f" {run.record.status if run.record else _waits(run):<7}"
-    return f"[{loss:.4f}]" if loss == lowest else f" {loss:.4f} "
+def _cell(run: Planned, record: Record | None, lowest: float | None) -> str:
+    if record is None or record.loss is None:
+        return f" {record.status if record else _waits(run):<7}"
+    return f"[{record.loss:.4f}]" if record.loss == lowest else f" {record.loss:.4f} "
 
 
 def _waits(run: Planned) -> str:
@@ -274,8 +273,7 @@ def _waits(run: Planned) -> str:
     return "cancelled" if cancelled(run.folder) else "failed" if quarantined(run.folder) else "pending"
 
 
-def _counts(planned: Sequence[Planned]) -> str:
-    records = [run.record for run in planned]
-    complete = sum(record is not None and record.status == "complete" for record in records)
-    diverged = sum(record is not None and record.status == "diverged" for record in records)
+def _counts(planned: Sequence[Planned], known: Mapping[Path, Record]) -> str:
+    found = [record.status for record in known.values()]
+    complete, diverged = found.count("complete"), found.count("diverged")
     return f"{complete} of {len(planned)} runs complete" + (f", {diverged} diverged" if diverged else "")

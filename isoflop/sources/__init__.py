@@ -8,6 +8,7 @@ from pathlib import Path
 from isoflop.record import Records
 from isoflop.sources.board import EVENTS, read_board
 from isoflop.sources.course import PATTERN, read_npy, read_npys
+from isoflop.sources.export import is_export, read_export
 from isoflop.sources.folder import read_folder
 from isoflop.sources.table import GUESSED, Columns, read_csv, read_json_table, read_parquet
 
@@ -44,9 +45,13 @@ def read(source: str | Path, *, series: str | None = None, columns: Columns = GU
     return reader(path, series, columns)
 
 
+def _read_json(path: Path, series: str | None, columns: Columns) -> Records:
+    return read_export(path) if is_export(path) else read_json_table(path, series, columns)
+
+
 SOURCES: Mapping[str, Callable[[Path, str | None, Columns], Records]] = {
     ".csv": read_csv,
-    ".json": read_json_table,
+    ".json": _read_json,
     ".npy": read_npy,
     ".parquet": read_parquet,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from isoflop.record import Record, Records
+from isoflop.sources.index import read_records
 
 TARGET = "target"
 """Folder of the runs that forecasts are judged by; a forecast that has seen them is none."""
@@ -19,27 +20,29 @@ def read_folder(path: Path) -> Records:
     if (path / "config.json").exists():
         raise ValueError(f"{path} is a single run, from which no law follows; give the folder that holds several")
     parent = path / "runs" if (path / "runs").is_dir() else path
-    folders = sorted({file.parent for name in ("record.json", "config.json") for file in parent.glob(f"*/{name}")})
+    records = read_records(parent)
+    begun = {file.parent.name for file in parent.glob("*/config.json")}
     runs, left_out = [], []
-    for folder in folders:
-        reason = _reason(folder)
+    for name in sorted(begun | set(records)):
+        reason = _reason(parent / name, records.get(name))
         if reason:
-            left_out.append(f"{folder.name}: {reason}")
+            left_out.append(f"{name}: {reason}")
         else:
-            runs.append(Record.read(folder / "record.json"))
+            runs.append(records[name])
     if not runs:
         said = f" ({'; '.join(left_out)})" if left_out else ""
         raise ValueError(f"{path} has no complete run{said}; train some, such as `isoflop study run FILE`")
     return Records(tuple(runs), source=str(path), convention="compute", left_out=tuple(left_out))
 
 
-def _reason(folder: Path) -> str | None:
-    """Say why a run cannot be fitted, or None if it can."""
-    if folder.parent.resolve().name == TARGET:
-        return "a target, which judges forecasts and is never fitted"
-    if not (folder / "record.json").exists():
-        return "not finished"
-    record = Record.read(folder / "record.json")
+def unfit(record: Record) -> str | None:
+    """Say why a record cannot be fitted, or None if it can."""
     if record.status != "complete":
         return record.status
     return None if record.loss is not None else "it has no loss"
+
+
+def _reason(folder: Path, record: Record | None) -> str | None:
+    if folder.parent.resolve().name == TARGET:
+        return "a target, which judges forecasts and is never fitted"
+    return "not finished" if record is None else unfit(record)

@@ -204,8 +204,8 @@ def runs(
     configs = DESIGNS[study.design](study, data_sha256, centres or {})
     for config in configs:
         _meets_budget(config, train_tokens)
-    ids = [config.id for config in configs]
-    if twice := [config for config in configs if ids.count(config.id) > 1]:
+    by_id = {config.id: config for config in configs}
+    if twice := [config for config in configs if by_id[config.id] is not config]:
         raise ValueError(
             f"d_model={twice[0].model.d_model} is asked for twice at {twice[0].train.length[1]:g} "
             f"{twice[0].train.length[0]}; name each run once"

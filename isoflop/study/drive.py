@@ -13,6 +13,7 @@ from isoflop.files import read_json, write_json
 from isoflop.flops import compute, train_steps
 from isoflop.record import Record
 from isoflop.sources.folder import read_folder
+from isoflop.sources.index import read_records
 from isoflop.study import design
 from isoflop.study.design import Study
 from isoflop.study.failures import note, quarantined
@@ -36,6 +37,16 @@ class Planned:
         """Its record, once it is done."""
         path = self.folder / "record.json"
         return Record.read(path) if path.exists() else None
+
+
+def records(planned: Sequence[Planned]) -> dict[Path, Record]:
+    """Read the records of those that are done, by run folder; thousands at once."""
+    found = {parent: read_records(parent) for parent in {run.folder.parent for run in planned} if parent.exists()}
+    return {
+        run.folder: found[run.folder.parent][run.folder.name]
+        for run in planned
+        if run.folder.name in found.get(run.folder.parent, {})
+    }
 
 
 def open_study(folder: Path) -> Study:
