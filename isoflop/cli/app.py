@@ -264,6 +264,7 @@ VERBS: Mapping[str, Verb] = {
     "study status": Verb("isoflop.cli.study:status", "show what of a study is done"),
     "study cancel": Verb("isoflop.cli.study:cancel", "call runs off, wherever they are trained"),
     "study retry": Verb("isoflop.cli.study:retry", "let failed and cancelled runs be tried again"),
+    "study watch": Verb("isoflop.cli.watch:watch", "watch a study while it runs, from anywhere that sees its folder"),
     "study export": Verb("isoflop.cli.export:export", "write a study as JSON and Parquet, to fit it elsewhere"),
     "fit": Verb("isoflop.cli.law:fit", "fit a scaling law to a study or a table of runs"),
     "predict": Verb("isoflop.cli.forecast:predict", "predict the loss of a larger run, with an interval"),
