@@ -15,7 +15,7 @@ from isoflop.presets import preset
 from isoflop.record import Record
 from isoflop.study import drive
 from isoflop.study.design import Study
-from isoflop.study.progress import QUIET, last_line, progress
+from isoflop.study.progress import QUIET, progress
 
 
 @pytest.fixture
@@ -64,14 +64,6 @@ def test_a_log_that_fell_silent_is_not_running(study: Path) -> None:
     now = progress(study)
     assert not now.underway[0].running
     assert now.seconds_left is None
-
-
-@pytest.mark.parametrize(
-    "written", [b"", b'{"step": 1, "train', b'ss": 3}\n{"step": 1, "val_loss": 3}\n'], ids=["empty", "half", "other"]
-)
-def test_a_log_without_a_whole_line_tells_nothing(tmp_path: Path, written: bytes) -> None:
-    (tmp_path / "log.jsonl").write_bytes(written)
-    assert last_line(tmp_path / "log.jsonl") is None
 
 
 def test_watch_shows_runs_curves_and_law(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,6 +52,7 @@ def run(
         json: Print the records as JSON lines.
     """
     from isoflop.study import drive
+    from isoflop.study.ledger import Ledger
 
     folder = Path(out or (file if file and Path(file).is_dir() else study.name))
     study = with_tokens(study, folder)
@@ -60,10 +61,11 @@ def run(
     drive.settle(study, folder)
     planned: list[Planned] = []
     failures: list[Event] = []
+    ledger = Ledger(folder, study)
     for wave in [drive.plan(study, folder, targets=True)] if target else drive.waves(study, folder):
         planned += wave
         with _display(wave, quiet=json) as show:
-            failures += drive.drive(wave, workers=workers, patience=patience, on_event=show)
+            failures += drive.drive(wave, workers=workers, patience=patience, ledger=ledger, on_event=show)
     if json:
         for record in drive.records(planned).values():
             print(json_module.dumps({"id": record.id, "status": record.status, "loss": record.loss}))
@@ -112,12 +114,15 @@ def status(folder: Positional[str], *, json: bool = False) -> None:
         folder: Folder of a study.
         json: Print one JSON object a run.
     """
-    from isoflop.study import drive
+    from isoflop.study import drive, ledger
 
-    planned = drive.plan(drive.open_study(Path(folder)), Path(folder))
+    study = drive.open_study(Path(folder))
+    planned = drive.plan(study, Path(folder))
     records = drive.records(planned)
     if not json:
         print(_told(Path(folder), planned, records))
+        larger = drive.plan(study, Path(folder), targets=True) if study.target_flops is not None else []
+        print(ledger.told(ledger.Ledger(Path(folder), study).balance({**records, **drive.records(larger)})))
         return
     for run in planned:
         record = records.get(run.folder)

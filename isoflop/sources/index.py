@@ -29,6 +29,8 @@ def read_records(parent: Path) -> dict[str, Record]:
     """
     known, out, keys = _known(parent / INDEX), dict[str, Record](), list[list[Any]]()
     fresh = 0
+    if not parent.is_dir():
+        return out
     for name in sorted(entry.name for entry in os.scandir(parent) if entry.is_dir()):
         path = parent / name / RECORD
         try:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from isoflop.config import LENGTHS, PARTS, DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
-from isoflop.fields import of_their_types
+from isoflop.fields import of_their_types, positive
 from isoflop.flops import compute, train_steps
 from isoflop.presets import preset
 from isoflop.record import Floats, Records
@@ -57,6 +57,14 @@ class Study:
     """FLOPs of the larger run whose loss is forecast before it is trained."""
     target_width: int | None = None
     """d_model of that run."""
+    cap_flops: float | None = None
+    """FLOPs that the study may spend, its larger run included; None: no cap."""
+    cap_hours: float | None = None
+    """Process-hours that it may spend."""
+    cap_cost: float | None = None
+    """Money that it may spend, at price_per_hour."""
+    price_per_hour: float | None = None
+    """Price of an hour of one process."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """What every model shares; the design sets d_model, and num_layers where aspect is given."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -75,6 +83,9 @@ class Study:
                 f"tokens_per_param={self.tokens_per_param} "
                 f"must be positive, and span={self.span} above 1"
             )
+        positive(self, "cap_flops", "cap_hours", "cap_cost", "price_per_hour")
+        if self.cap_cost is not None and self.price_per_hour is None:
+            raise ValueError(f"cap_cost={self.cap_cost:g} needs a price; give price_per_hour, of one process")
         if (self.target_flops is None) != (self.target_width is None):
             raise ValueError("a target needs both target_flops and target_width; give the other one too")
         if any(getattr(self.train, name) is not None for name in LENGTHS):
@@ -137,12 +148,14 @@ DESIGN_FIELDS = frozenset(
     {"design", "budgets", "sizes", "span", "tokens_per_param", "aspect", "widths", "lengths", "recentre"}
 )
 TARGET_FIELDS = {"flops": "target_flops", "d_model": "target_width"}
+CAP_FIELDS = {"flops": "cap_flops", "hours": "cap_hours", "cost": "cap_cost", "price_per_hour": "price_per_hour"}
 
 
 def read_study(path: Path, **changes: Any) -> Study:
     """Read a study file; `changes` replace single fields.
 
-    The file is TOML: tables [study], [design], [target], [model] (which may name a preset), [data], [optim], [train].
+    The file is TOML: tables [study], [design], [target], [cap], [model] (which may name a preset), [data], [optim],
+    [train].
 
     Raises:
         ValueError: no such file, no TOML, or a field that no table has.
@@ -162,6 +175,7 @@ def study_from_tables(tables: Mapping[str, Any], *, where: str, **changes: Any) 
         "study": frozenset({"name", "source", "tokenizer"}),
         "design": DESIGN_FIELDS,
         "target": frozenset(TARGET_FIELDS),
+        "cap": frozenset(CAP_FIELDS),
         **{part: frozenset(f.name for f in fields(config)) for part, config in PARTS.items()},
     }
     for table, values in tables.items():
@@ -170,7 +184,8 @@ def study_from_tables(tables: Mapping[str, Any], *, where: str, **changes: Any) 
             if (table, name) != ("model", "preset"):
                 _known(name, known[table], f"{where}: [{table}] has no field {name}")
     flat: dict[str, Any] = {**tables.get("study", {}), **tables.get("design", {})}
-    flat |= {TARGET_FIELDS[name]: value for name, value in tables.get("target", {}).items()}
+    for table, names in (("target", TARGET_FIELDS), ("cap", CAP_FIELDS)):
+        flat |= {names[name]: value for name, value in tables.get(table, {}).items()}
     flat = {name: tuple(value) if isinstance(value, list) else value for name, value in flat.items()}
     shape = dict(tables.get("model", {}))
     name = shape.pop("preset", None)

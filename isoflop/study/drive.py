@@ -18,7 +18,8 @@ from isoflop.study import design
 from isoflop.study.design import Study
 from isoflop.study.failures import note, quarantined
 from isoflop.study.launch import EXECUTORS
-from isoflop.study.launch.event import PATIENCE, Event
+from isoflop.study.launch.event import PATIENCE, Event, cancel
+from isoflop.study.ledger import Ledger
 
 CENTRES = "centres.json"
 """N around which each budget's sizes lie, in the folder of a study that recentres."""
@@ -41,11 +42,11 @@ class Planned:
 
 def records(planned: Sequence[Planned]) -> dict[Path, Record]:
     """Read the records of those that are done, by run folder; thousands at once."""
-    found = {parent: read_records(parent) for parent in {run.folder.parent for run in planned} if parent.exists()}
+    found = {parent: read_records(parent) for parent in {run.folder.parent for run in planned}}
     return {
         run.folder: found[run.folder.parent][run.folder.name]
         for run in planned
-        if run.folder.name in found.get(run.folder.parent, {})
+        if run.folder.name in found[run.folder.parent]
     }
 
 
@@ -123,11 +124,13 @@ def drive(
     executor: str = "local",
     workers: int | None = None,
     patience: float = PATIENCE,
+    ledger: Ledger | None = None,
     on_event: Callable[[Event], None],
 ) -> list[Event]:
     """Train what is not done yet; return what did not come to its end, one event a run with the reason.
 
-    A failed run stops no other. It is tried again from its last checkpoint, until it is quarantined.
+    A failed run stops no other. It is tried again from its last checkpoint, until it is quarantined. What the caps of
+    the ledger leave no room for is not started, and what is running when one is used up saves and stops.
     """
     todo = [run for run in planned if run.record is None]
     lost: dict[Path, Event] = {}
@@ -137,6 +140,8 @@ def drive(
             note(event.run, event.reason)
         if event.kind in ("failed", "cancelled"):
             lost[event.run] = event
+        if ledger:
+            _settle(ledger, event, todo)
         on_event(event)
 
     for run in todo:
@@ -145,11 +150,30 @@ def drive(
             lost[run.folder] = Event(kind="failed", run=run.folder, reason=f"not tried: it {reason}")
     batch = [run.folder for run in todo if run.folder not in lost]
     while batch:
+        refused = _refused(ledger, [run for run in todo if run.folder in batch])
+        lost |= refused
+        batch = [run for run in batch if run not in refused]
         EXECUTORS[executor](batch, workers=workers, patience=patience, on_event=watch)
         batch = [run for run, event in lost.items() if event.kind == "failed" and not quarantined(run)]
         for run_folder in batch:
             del lost[run_folder]
     return list(lost.values())
+
+
+def _settle(ledger: Ledger, event: Event, runs: Sequence[Planned]) -> None:
+    """Free what an ended run had reserved; call the rest off when a cap is used up."""
+    if event.kind in ("done", "diverged", "failed", "cancelled"):
+        ledger.release([event.run])
+    elif event.kind == "progress" and (reason := ledger.exhausted()):
+        for run in runs:
+            if run.record is None:
+                cancel(run.folder, f"{reason}; raise it, and `isoflop study retry` takes this back")
+
+
+def _refused(ledger: Ledger | None, runs: Sequence[Planned]) -> dict[Path, Event]:
+    """Reserve what runs need; return those for which the caps leave no room."""
+    refused = ledger.reserve({run.folder: run.flops for run in runs}) if ledger else {}
+    return {run: Event(kind="cancelled", run=run, reason=f"not started: {why}") for run, why in refused.items()}
 
 
 def with_data(study: Study) -> Study:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from isoflop.data.tokens import open_configured
 from isoflop.flops import compute, train_steps
 from isoflop.record import Record
+from isoflop.sources.log import last_line
 from isoflop.study import drive
 from isoflop.study.design import Study
 from isoflop.study.drive import Planned
 
 QUIET = 120.0
 """Seconds without a line in the log after which a run counts as interrupted; there are two hundred lines in a run."""
-TAIL = 4096
-"""Bytes at the end of a log in which its last line is looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,17 +102,3 @@ def _underway(run: Planned, train_tokens: int) -> Underway | None:
         rate=line["tokens"] * compute(config.model) / max(line["seconds"], 1e-3),
         silent=max(0.0, time.time() - log.stat().st_mtime),
     )
-
-
-def last_line(log: Path) -> dict[str, Any] | None:
-    """Return the last whole line of a run's log that tells of training; None before the first."""
-    with log.open("rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - TAIL))
-        lines = file.read().splitlines(keepends=True)
-    for line in reversed(lines):
-        # the last one may be half written, the first one cut
-        if line.startswith(b"{") and line.endswith(b"}\n") and b'"train_loss"' in line:
-            told: dict[str, Any] = json.loads(line)
-            return told
-    return None
