@@ -21,7 +21,8 @@ import numpy as np
 
 from isoflop.law.fit import STARTS, check, order, pose
 from isoflop.law.laws import LAWS
-from isoflop.law.solve import Problem, Solution, search, search_replicates, solve, starts
+from isoflop.law.search import search, search_replicates
+from isoflop.law.solve import Problem, Solution, solve, starts
 from isoflop.law.uncertainty import draw, groups
 from isoflop.record import Floats, Records
 from isoflop.sources import read

@@ -13,13 +13,14 @@ from jaxtyping import Bool, Float64
 from isoflop.fields import of_their_types
 from isoflop.files import read_json
 from isoflop.law.laws import LAWS, Law, Optimum, Value
-from isoflop.law.solve import FAR, Problem, bounds, covariance, residuals, search
+from isoflop.law.search import search
+from isoflop.law.solve import FAR, Problem, bounds, covariance, residuals
 from isoflop.record import SYMBOLS, Floats, Record, Records
 
 DELTA = 1e-3
 """Huber's threshold in ln L of approach 3 (arXiv:2203.15556, appendix D.3)."""
 STARTS = 8
-"""Starts of one fit, more where they disagree (`isoflop.law.solve.search`)."""
+"""Starts of one fit, more where they disagree (`isoflop.law.search.search`)."""
 LEAST_SCALE = 5e-4
 """Smallest robust scale of residuals in ln L; two seeds of one run differ by more."""
 LEVELS = 3

@@ -7,26 +7,21 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
 from isoflop.law.laws import Law
 
 FAR = 30.0
 """Bounds lie this factor outside the range where a parameter starts."""
+NOTHING = 1e-12
+"""A step that promises less than this part of the objective is the last."""
 STEPS = 500
 """Most steps of one descent; 10 to 40 are usual, a flat curved valley takes hundreds."""
-AGREE = 1e-7
-"""Objectives nearer than this part of themselves, or than 1e-15 a run, are one optimum."""
-ROUNDS = 12
-"""Most rounds of a search, with as many hops and fresh starts each as a fit has starts."""
-SCOUTS = 64
-"""Replicates that are minimised from many starts for the others."""
-POOL = 256
-"""Most optima that replicates try of each other's."""
-UNLIKE = 0.3
-"""Points farther apart than this in a coordinate of θ may lie in different valleys."""
+SAME_VALLEY = 0.01
+"""Descents of one problem nearer than this in every coordinate of θ go on as one: over such a stretch a law is straight
+to 1e-4, and Huber's loss of a straight law has one minimum."""
 BLOCK = 30_000
-"""Runs times replicates handled at once, so that a block's arrays stay in the cache."""
+"""Runs times descents handled at once, so that a block's arrays stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +54,15 @@ class Problem:
         """Return the problems at these positions; a position may occur many times."""
         priors = tuple(replace(prior, mean=prior.mean[index], sd=prior.sd[index]) for prior in self.priors)
         return replace(self, weights=self.weights[index], delta=self.delta[index], priors=priors)
+
+    def join(self, other: Problem) -> Problem:
+        """Return these problems and others of the same runs, law and priors."""
+        priors = tuple(
+            replace(prior, mean=np.append(prior.mean, more.mean), sd=np.append(prior.sd, more.sd))
+            for prior, more in zip(self.priors, other.priors, strict=True)
+        )
+        weights = np.concatenate([self.weights, other.weights])
+        return replace(self, weights=weights, delta=np.append(self.delta, other.delta), priors=priors)
 
 
 class Quadratic(NamedTuple):
@@ -104,108 +108,11 @@ def starts(law: Law, count: int) -> Float64[np.ndarray, "count params"]:
 def solve(problem: Problem, start: Float64[np.ndarray, "starts batch params"]) -> Solution:
     """Minimise every problem from each of its starts and keep the least."""
     count, batch, params = start.shape
-    rows = np.tile(np.arange(batch), count)
-    flat = start.reshape(-1, params)
-    size = max(1, BLOCK // len(problem.ln_loss))
-    done = [
-        _descend(problem.take(rows[first : first + size]), flat[first : first + size])
-        for first in range(0, len(rows), size)
-    ]
-    theta = np.concatenate([part.theta for part in done]).reshape(count, batch, params)
-    objective = np.concatenate([part.objective for part in done]).reshape(count, batch)
-    best = np.argmin(objective, axis=0), np.arange(batch)
+    rows = np.repeat(np.arange(batch), count)
+    done = descend(problem, rows, start.transpose(1, 0, 2).reshape(-1, params))
+    theta, objective = done.theta.reshape(batch, count, params), done.objective.reshape(batch, count)
+    best = np.arange(batch), np.argmin(objective, axis=1)
     return Solution(theta[best], objective[best])
-
-
-def search(problem: Problem, count: int) -> Solution:
-    """Minimise one problem from `count` starts; where half of them disagree, hop about the best and start anew.
-
-    The hops are starts shrunk towards the best, at most by half and at least to a thirtieth of their spread; a search
-    ends when three rounds bring nothing new.
-    """
-    points = starts(problem.law, count * (1 + ROUNDS)).reshape(1 + ROUNDS, count, -1)
-    one = problem.take(np.zeros(count, dtype=np.int64))
-    found = solve(one, points[:1])
-    best = int(found.objective.argmin())
-    theta, least = found.theta[best], float(found.objective[best])
-    same = AGREE * least + _rounding(problem)
-    quiet = 3 if (found.objective <= least + same).mean() > 0.5 else 0
-    low, high = np.log(np.array(list(problem.law.ranges.values()))).T
-    reach = np.geomspace(0.03, 0.5, count)[:, None]
-    for fresh in points[1:]:
-        if quiet == 3:
-            break
-        found = solve(one, np.stack([fresh, theta + reach * (fresh - (low + high) / 2)]))
-        best = int(found.objective.argmin())
-        quiet = 0 if found.objective[best] < least - same else quiet + 1
-        if found.objective[best] < least:
-            theta, least = found.theta[best], float(found.objective[best])
-    return Solution(theta[None], np.array([least]))
-
-
-def search_replicates(problem: Problem, theta: Float64[np.ndarray, "1 params"], count: int) -> Solution:
-    """Minimise many weightings of the same runs, each from `theta` and from two optima of other replicates.
-
-    A few replicates are scouts, who descend from fresh starts. All weightings are judged at one point by one product
-    of weights and costs, so every replicate can choose among hundreds: the cheapest optimum, and the cheapest that is
-    unlike it; again for as long as others have found what is better for it. Where a scout finds what lies beyond
-    `theta`, all replicates descend from `count` fresh starts, too.
-    """
-    batch = len(problem.weights)
-    scouts = np.arange(0, batch, max(1, batch // SCOUTS))[:SCOUTS]
-    fresh = starts(problem.law, count // 2)
-    found = solve(problem.take(np.tile(scouts, len(fresh))), np.repeat(fresh, len(scouts), axis=0)[None])
-    least = found.objective.reshape(len(fresh), -1).min(0)
-    led = solve(problem.take(scouts), np.repeat(theta, len(scouts), axis=0)[None])
-    pool = np.concatenate([theta, found.theta, led.theta])
-    best = solve(problem, np.stack([np.repeat(theta, batch, axis=0), *_two(pool, problem)]))
-    if (led.objective > least * (1 + AGREE) + _rounding(problem)).any():
-        size = max(1, BLOCK // len(problem.ln_loss))
-        for rows in np.split(np.arange(batch), range(size, batch, size)):
-            start = np.repeat(starts(problem.law, count)[:, None], len(rows), axis=1)
-            _accept(best, rows, solve(problem.take(rows), start))
-    _exchange(problem, best)
-    return best
-
-
-def _exchange(problem: Problem, best: Solution) -> None:
-    """Let replicates start from each other's optima while that helps one of them."""
-    batch = len(problem.weights)
-    for _ in range(ROUNDS):
-        first, _ = _two(best.theta[:: max(1, batch // POOL)], problem)
-        cost = (problem.weights * _costs(problem, first)).sum(1)
-        worth = np.flatnonzero(cost < best.objective * (1 - AGREE) - _rounding(problem))
-        if not len(worth):
-            break
-        _accept(best, worth, solve(problem.take(worth), first[None, worth]))
-
-
-def _accept(best: Solution, where: np.ndarray, found: Solution) -> None:
-    """Write what is better over the best."""
-    better = found.objective < best.objective[where]
-    best.theta[where[better]], best.objective[where[better]] = found.theta[better], found.objective[better]
-
-
-def _rounding(problem: Problem) -> float:
-    """What noise-free runs leave of an objective."""
-    return 1e-15 * len(problem.ln_loss)
-
-
-def _two(
-    pool: Float64[np.ndarray, "points params"], problem: Problem
-) -> tuple[Float64[np.ndarray, "batch params"], Float64[np.ndarray, "batch params"]]:
-    """Return each problem's cheapest point, and its cheapest that is unlike that one."""
-    costs = problem.weights @ _costs(problem, pool).T
-    first = costs.argmin(1)
-    unlike = np.abs(pool[:, None] - pool).max(2) > UNLIKE
-    second = np.where(unlike[first], costs, np.inf).argmin(1)
-    return pool[first], pool[second]
-
-
-def _costs(problem: Problem, theta: Float64[np.ndarray, "points params"]) -> Float64[np.ndarray, "points runs"]:
-    """Huber's loss of each run at each point, at the first problem's δ."""
-    size, delta = np.abs(residuals(problem, theta)), float(problem.delta[0])
-    return np.asarray(np.where(size <= delta, 0.5 * size * size, delta * (size - 0.5 * delta)))
 
 
 def residuals(problem: Problem, theta: Float64[np.ndarray, "batch params"]) -> Float64[np.ndarray, "batch runs"]:
@@ -258,15 +165,15 @@ def expand(problem: Problem, theta: Float64[np.ndarray, "batch params"]) -> Quad
     residual, slope, finite = _linear(problem, theta)
     delta = problem.delta[:, None]
     size = np.abs(residual)
-    inside = size <= delta
-    rho = np.where(inside, 0.5 * residual * residual, delta * (size - 0.5 * delta))
-    pull = problem.weights * np.where(inside, 1.0, delta / np.where(inside, 1.0, size))
+    least = np.minimum(size, delta)
+    pull = problem.weights * (delta / np.maximum(size, delta))
+    inside = pull * (size <= delta)
     across = slope.transpose(0, 2, 1)
     near = Quadratic(
-        objective=np.where(finite, (problem.weights * rho).sum(1), np.inf),
+        objective=np.where(finite, np.einsum("br,br,br->b", problem.weights, least, size - 0.5 * least), np.inf),
         gradient=(slope @ (pull * residual)[:, :, None])[:, :, 0],
-        inner=(slope * (pull * inside)[:, None]) @ across,
-        outer=(slope * (pull * ~inside)[:, None]) @ across,
+        inner=(slope * inside[:, None]) @ across,
+        outer=(slope * (pull - inside)[:, None]) @ across,
     )
     for prior in problem.priors:
         near = _with_prior(near, prior, problem.law.parameters, theta)
@@ -283,8 +190,9 @@ def _linear(
         value, slopes = problem.law.linearise(problem.variables, parameters)
         residual = np.log(value) - problem.ln_loss
         slope = np.empty((len(theta), len(names), len(problem.ln_loss)))
+        inverse = 1 / value
         for i, name in enumerate(names):
-            np.divide(slopes[name], value, out=slope[:, i])
+            np.multiply(slopes[name], inverse, out=slope[:, i])
         # a sum is finite only if all of it is, and costs half of asking each
         finite = np.isfinite(residual.sum(1) + slope.sum((1, 2)))
     if not finite.all():
@@ -307,35 +215,92 @@ def _with_prior(
     )
 
 
-def _descend(problem: Problem, theta: Float64[np.ndarray, "batch params"]) -> Solution:
-    """Take damped Newton steps until they are shorter than 1e-9 or promise nothing.
+class Descents(NamedTuple):
+    """Descents under way."""
+
+    problem: Problem
+    theta: Float64[np.ndarray, "batch params"]
+    near: Quadratic
+    damping: Float64[np.ndarray, "batch"]
+    steps: Int64[np.ndarray, "batch"]
+    """Taken so far."""
+    place: Int64[np.ndarray, "batch"]
+    """Of each among all that were asked for."""
+
+    def take(self, index: np.ndarray) -> Descents:
+        """Return the descents at these positions."""
+        problem, theta, near, *rest = self
+        return Descents(problem.take(index), theta[index], near.take(index), *(part[index] for part in rest))
+
+    def join(self, other: Descents) -> Descents:
+        """Return these and the others."""
+        near = Quadratic(*map(np.concatenate, zip(self.near, other.near, strict=True)))
+        theta, *rest = map(np.concatenate, zip((self.theta, *self[3:]), (other.theta, *other[3:]), strict=True))
+        return Descents(self.problem.join(other.problem), theta, near, *rest)
+
+
+def descend(
+    problem: Problem, rows: Int64[np.ndarray, "batch"], start: Float64[np.ndarray, "batch params"]
+) -> Solution:
+    """Minimise the problems of these rows, each from its start; neighbours of one row that meet go on as one.
+
+    A block of descents is filled up whenever half of it is done, so that the few slow ones never run alone.
+    """
+    start = np.clip(start, *bounds(problem.law))
+    out = Solution(start.copy(), np.empty(len(start)))
+    size = max(2, BLOCK // len(problem.ln_loss))
+    now, begun = _begin(problem, rows[:0], start[:0], 0), 0
+    while begun < len(rows) or len(now.place):
+        if begun < len(rows) and len(now.place) <= size // 2:
+            new = slice(begun, begun + size - len(now.place))
+            now, begun = now.join(_begin(problem, rows[new], start[new], begun)), new.stop
+        now, on = _advance(now)
+        out.theta[now.place], out.objective[now.place] = now.theta, now.near.objective
+        on &= ~_met(now, rows[now.place])
+        if not on.all():
+            now = now.take(on)
+    return out
+
+
+def _begin(
+    problem: Problem, rows: Int64[np.ndarray, "batch"], theta: Float64[np.ndarray, "batch params"], first: int
+) -> Descents:
+    some, count = problem.take(rows), len(rows)
+    place = np.arange(first, first + count)
+    return Descents(some, theta, expand(some, theta), np.ones(count), np.zeros(count, dtype=np.int64), place)
+
+
+def _met(now: Descents, row: Int64[np.ndarray, "batch"]) -> Bool[np.ndarray, "batch"]:
+    """Whether a neighbour that descends in the same valley for the same problem is not above this one."""
+    met = np.zeros(len(row), dtype=bool)
+    for k in (1, 2):
+        near = (row[k:] == row[:-k]) & (np.abs(now.theta[k:] - now.theta[:-k]).max(1) < SAME_VALLEY)
+        above = now.near.objective[k:] >= now.near.objective[:-k]
+        met[k:] |= near & above
+        met[:-k] |= near & ~above
+    return met
+
+
+def _advance(now: Descents) -> tuple[Descents, Bool[np.ndarray, "batch"]]:
+    """Take one damped Newton step of each; also return which go on: not where it was under 1e-9 or promised nothing.
 
     The damping μ leads from Huber's own curvature (μ → 0, fast at the end) to that of iterative reweighting (μ = 1,
     sure to descend where the law is nearly linear) and beyond, by the ratio of gain to promise (Nielsen 1999).
     """
-    theta = np.clip(theta, *bounds(problem.law))
-    near, damping = expand(problem, theta), np.ones(len(theta))
-    out = Solution(theta.copy(), near.objective.copy())
-    live = np.arange(len(theta))
-    for _ in range(STEPS):
-        trial, promise, cut = _step(near, theta, damping, problem.law)
-        there = expand(problem, trial)
-        gain = near.objective - there.objective
-        short = np.abs(trial - theta).max(1) < 1e-9
-        better = gain >= 0
-        theta = np.where(better[:, None], trial, theta)
-        near = Quadratic(*(np.where(_like(better, new), new, old) for new, old in zip(there, near, strict=True)))
-        # a step cut by a bound may promise less than nothing
-        faith = np.where((gain <= 0) | (gain < 0.25 * promise), 6, np.where(gain > 0.7 * promise, 0.15, 1))
-        damping = np.clip(damping * faith, 1e-8, 1e12)
-        out.theta[live], out.objective[live] = theta, near.objective
-        on = ~(short | (~cut & (promise < 1e-15 * near.objective)))
-        if not on.all():
-            live, theta, damping = live[on], theta[on], damping[on]
-            problem, near = problem.take(on), near.take(on)
-        if not len(live):
-            break
-    return out
+    problem, theta, near, damping, steps, place = now
+    trial, promise, cut = _step(near, theta, damping, problem.law)
+    there = expand(problem, trial)
+    gain = near.objective - there.objective
+    short = np.abs(trial - theta).max(1) < 1e-9
+    better = gain >= 0
+    theta = np.where(better[:, None], trial, theta)
+    near = Quadratic(*(np.where(_like(better, new), new, old) for new, old in zip(there, near, strict=True)))
+    # a step cut by a bound may promise less than nothing
+    faith = np.where((gain <= 0) | (gain < 0.25 * promise), 6, np.where(gain > 0.7 * promise, 0.15, 1))
+    damping = np.clip(damping * faith, 1e-8, 1e12)
+    # what is left after a step of Newton's is far less than the step has promised
+    on = ~(short | (~cut & (promise < NOTHING * near.objective))) & (steps < STEPS)
+    return Descents(problem, theta, near, damping, steps + 1, place), on
 
 
 def _like(mask: Bool[np.ndarray, "batch"], part: np.ndarray) -> np.ndarray:

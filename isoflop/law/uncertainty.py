@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from isoflop.law.fit import OBJECTIVES, SAME, STARTS, Fit, jacobian, order, pose, rescale, statuses, unscale
 from isoflop.law.laws import LAWS, Law, Value
-from isoflop.law.solve import Problem, sandwich, search_replicates, solve
+from isoflop.law.search import search_replicates
+from isoflop.law.solve import Problem, sandwich, solve
 from isoflop.record import Floats, Records
 
 FEWEST = 5

@@ -1,0 +1,110 @@
+"""Searches for the best optimum there is: of one weighting of the runs, and of many replicates together."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float64
+
+from isoflop.law.solve import BLOCK, Problem, Solution, residuals, solve, starts
+
+AGREE = 1e-7
+"""Objectives nearer than this part of themselves, or than 1e-15 a run, are one optimum."""
+ROUNDS = 12
+"""Most rounds of a search, with as many hops and fresh starts each as a fit has starts."""
+SCOUTS = 64
+"""Replicates that are minimised from many starts for the others."""
+POOL = 256
+"""Most optima that replicates try of each other's."""
+UNLIKE = 0.3
+"""Points farther apart than this in a coordinate of θ may lie in different valleys."""
+
+
+def search(problem: Problem, count: int) -> Solution:
+    """Minimise one problem from `count` starts; where half of them disagree, hop about the best and start anew.
+
+    The hops are starts shrunk towards the best, at most by half and at least to a thirtieth of their spread; a search
+    ends when three rounds bring nothing new.
+    """
+    points = starts(problem.law, count * (1 + ROUNDS)).reshape(1 + ROUNDS, count, -1)
+    one = problem.take(np.zeros(count, dtype=np.int64))
+    found = solve(one, points[:1])
+    best = int(found.objective.argmin())
+    theta, least = found.theta[best], float(found.objective[best])
+    same = AGREE * least + _rounding(problem)
+    quiet = 3 if (found.objective <= least + same).mean() > 0.5 else 0
+    low, high = np.log(np.array(list(problem.law.ranges.values()))).T
+    reach = np.geomspace(0.03, 0.5, count)[:, None]
+    for fresh in points[1:]:
+        if quiet == 3:
+            break
+        found = solve(one, np.stack([fresh, theta + reach * (fresh - (low + high) / 2)]))
+        best = int(found.objective.argmin())
+        quiet = 0 if found.objective[best] < least - same else quiet + 1
+        if found.objective[best] < least:
+            theta, least = found.theta[best], float(found.objective[best])
+    return Solution(theta[None], np.array([least]))
+
+
+def search_replicates(problem: Problem, theta: Float64[np.ndarray, "1 params"], count: int) -> Solution:
+    """Minimise many weightings of the same runs, each from `theta` and from two optima of other replicates.
+
+    A few replicates are scouts, who descend from fresh starts. All weightings are judged at one point by one product
+    of weights and costs, so every replicate can choose among hundreds: the cheapest optimum, and the cheapest that is
+    unlike it; again for as long as others have found what is better for it. Where a scout finds what lies beyond
+    `theta`, all replicates descend from `count` fresh starts, too.
+    """
+    batch = len(problem.weights)
+    scouts = np.arange(0, batch, max(1, batch // SCOUTS))[:SCOUTS]
+    fresh = starts(problem.law, count // 2)
+    found = solve(problem.take(np.tile(scouts, len(fresh))), np.repeat(fresh, len(scouts), axis=0)[None])
+    least = found.objective.reshape(len(fresh), -1).min(0)
+    led = solve(problem.take(scouts), np.repeat(theta, len(scouts), axis=0)[None])
+    pool = np.concatenate([theta, found.theta, led.theta])
+    best = solve(problem, np.stack([np.repeat(theta, batch, axis=0), *_two(pool, problem)]))
+    if (led.objective > least * (1 + AGREE) + _rounding(problem)).any():
+        size = max(1, BLOCK // len(problem.ln_loss))
+        for rows in np.split(np.arange(batch), range(size, batch, size)):
+            start = np.repeat(starts(problem.law, count)[:, None], len(rows), axis=1)
+            _accept(best, rows, solve(problem.take(rows), start))
+    _exchange(problem, best)
+    return best
+
+
+def _exchange(problem: Problem, best: Solution) -> None:
+    """Let replicates start from each other's optima while that helps one of them."""
+    batch = len(problem.weights)
+    for _ in range(ROUNDS):
+        first, _ = _two(best.theta[:: max(1, batch // POOL)], problem)
+        cost = (problem.weights * _costs(problem, first)).sum(1)
+        worth = np.flatnonzero(cost < best.objective * (1 - AGREE) - _rounding(problem))
+        if not len(worth):
+            break
+        _accept(best, worth, solve(problem.take(worth), first[None, worth]))
+
+
+def _accept(best: Solution, where: np.ndarray, found: Solution) -> None:
+    """Write what is better over the best."""
+    better = found.objective < best.objective[where]
+    best.theta[where[better]], best.objective[where[better]] = found.theta[better], found.objective[better]
+
+
+def _rounding(problem: Problem) -> float:
+    """What noise-free runs leave of an objective."""
+    return 1e-15 * len(problem.ln_loss)
+
+
+def _two(
+    pool: Float64[np.ndarray, "points params"], problem: Problem
+) -> tuple[Float64[np.ndarray, "batch params"], Float64[np.ndarray, "batch params"]]:
+    """Return each problem's cheapest point, and its cheapest that is unlike that one."""
+    costs = problem.weights @ _costs(problem, pool).T
+    first = costs.argmin(1)
+    unlike = np.abs(pool[:, None] - pool).max(2) > UNLIKE
+    second = np.where(unlike[first], costs, np.inf).argmin(1)
+    return pool[first], pool[second]
+
+
+def _costs(problem: Problem, theta: Float64[np.ndarray, "points params"]) -> Float64[np.ndarray, "points runs"]:
+    """Huber's loss of each run at each point, at the first problem's δ."""
+    size, delta = np.abs(residuals(problem, theta)), float(problem.delta[0])
+    return np.asarray(np.where(size <= delta, 0.5 * size * size, delta * (size - 0.5 * delta)))
