@@ -98,7 +98,10 @@ def test_a_budget_in_hours_of_a_device(capsys: pytest.CaptureFixture[str]) -> No
         (["predict", "x.csv", "--law", "hoffmann2022", "--params", "1e6", "--tokens", "1e7"], "are two answers"),
         (["predict", "--law", "hofmann", "--params", "1e6", "--tokens", "1e7"], "choose one of kaplan2020"),
         (["optimal", "--law", "hoffmann2022"], "say the budget"),
-        (["optimal", "--law", "hoffmann2022", "--flops=-1e20"], "must be a positive number"),
+        (["optimal", "--law", "hoffmann2022", "--flops=-1e20"], "must be a positive, finite number"),
+        (["optimal", "--law", "hoffmann2022", "--flops", "inf"], "must be a positive, finite number"),
+        (["predict", "--law", "hoffmann2022", "--params", "0", "--tokens", "1e7"], "--params 0 must be a positive"),
+        (["predict", "--law", "kaplan2020", "--params-count", "total", "--preset", "70M"], "counts N as body, not as"),
         (["optimal", "--law", "hoffmann2022", "--gpu-hours", "1", "--device", "abacus"], "is not known"),
         (["optimal", "--flops", "1e20"], "say where the runs are"),
     ],
@@ -112,9 +115,25 @@ def test_lock_and_score_of_any_table(study: Path, tmp_path: Path, capsys: pytest
     args = ["lock", str(study), "--params", "1e5", "--flops", "4e12", "--out", out]
     locked = said(capsys, *args)
     assert "never replaced" in refused(capsys, *args)
-    assert "is not measured yet; give --run DIR or --measured" in refused(capsys, "score", out)
+    assert "its run is not measured yet; give --run DIR or --measured" in refused(capsys, "score", out)
     scored = said(capsys, "score", out, "--measured", repr(locked["loss"]))
     assert scored["inside"] == scored["of"] == 1 and scored["scores"][0]["error"] == 0
+    # what was said once counts from then on
+    assert said(capsys, "score", out) == scored == said(capsys, "score", str(tmp_path))
+    assert "says" in refused(capsys, "score", out, "--measured", "2") and json.loads(Path(out).read_text()) == locked
+
+
+def test_n_of_own_runs_is_counted_as_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_study(tmp_path / "s", fitted=False)
+    for path in folder.glob("runs/*/record.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"params": record["params"] | {"body": record["params"]["compute"] / 2}}))
+    run = ("--tokens", "1e7", "--flops", "4e12")
+    answer = said(capsys, "predict", str(folder), "--params-count", "body", "--params", "3e4", "--tokens", "1e7")
+    assert answer["params_convention"] == "body"
+    whole = said(capsys, "predict", str(folder), "--params", "6e4", "--tokens", "1e7")
+    assert answer["loss"] == pytest.approx(whole["loss"], rel=1e-4)
+    assert "params='total' is not known" in refused(capsys, "predict", str(folder), "--params-count", "total", *run)
 
 
 def test_lock_needs_a_run_and_a_place(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,14 +151,37 @@ def test_score_tells_hits_misses_and_the_share(tmp_path: Path, capsys: pytest.Ca
     out = capsys.readouterr().out
     assert "a hit" in out and "a miss" in out and "1 of 2 inside" in out
     assert "`isoflop study run" in refused(capsys, "score", str(waiting))
-    assert "speak of one forecast" in refused(capsys, "score", str(hit), str(miss), "--measured", "2.0")
-    assert "does not exist; `isoflop lock`" in refused(capsys, "score", str(tmp_path))
+    assert "speak of one forecast, but 2 are here" in refused(capsys, "score", str(hit), str(miss), "--measured", "2.0")
+
+
+def test_every_forecast_below_a_folder_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "has no forecast in it" in refused(capsys, "score")
+    write_forecast(write_study(Path("a") / "hit", fitted=False))
+    write_forecast(write_study(Path("a") / "waiting", fitted=False), measured=False)
+    assert main(["score", "a/waiting", "a/hit"]) == 0
+    capsys.readouterr()
+    (Path("a") / "broken").mkdir()
+    (Path("a") / "broken" / "x.forecast.json").write_text("{}")
+    assert main(["score"]) == 0
+    out = capsys.readouterr().out
+    assert "1 of 1 inside their intervals: as chance allows, for right ones hold 0 to 1 of 1 nine times in ten" in out
+    assert "waits: a/waiting/forecast.json: its run is not measured yet; `isoflop study run a/waiting --target`" in out
+    assert "damaged: a/broken/x.forecast.json is not a forecast" in out
+    told = said(capsys, "score", "a")
+    assert (told["of"], len(told["waiting"]), len(told["damaged"])) == (1, 1, 1)
+    assert main(["score", "a/waiting", "a/broken"]) == 0
+    assert "no forecast here has been measured yet" in capsys.readouterr().out
 
 
 def test_a_score_needs_a_forecast_and_a_loss(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "say which forecast" in refused(capsys, "score")
+    lock = ("lock", str(study), "--params", "1e5", "--flops", "4e12", "--out", str(tmp_path / "f.json"))
+    said(capsys, *lock)
+    assert "both give the loss" in refused(capsys, "score", lock[-1], "--measured", "2", "--run", "x")
     for loss in ("-1", "nan"):
-        assert "is no loss" in refused(capsys, "score", str(study), "--measured", loss)
+        assert "is no loss" in refused(capsys, "score", lock[-1], "--measured", loss)
     hit = write_forecast(write_study(tmp_path / "hit", fitted=False))
     assert "has its own measured run" in refused(capsys, "score", str(hit), "--measured", "2")
 

@@ -1,6 +1,7 @@
 """python -m pytest tests/test_locked.py"""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -41,6 +42,8 @@ def study(tmp_path: Path, token_folder: Path) -> Path:
 def test_a_forecast_is_written_once_and_read_back(study: Path) -> None:
     made = lock_target(study)
     assert read_locked(study / FORECAST) == made == lock_target(study)
+    with pytest.raises(ValueError, match=r"study.json exists already, and what stands there is never replaced"):
+        lock_target(study, out=study / "study.json")
     assert made.low < made.loss < made.high and made.level == 0.9
     assert made.loss == pytest.approx(true_loss(made.params, made.tokens), rel=0.03)
     assert 6 * made.params * made.tokens == pytest.approx(made.flops)
@@ -81,7 +84,7 @@ def test_another_target_has_no_forecast_yet(study: Path) -> None:
 def test_a_file_is_never_replaced(study: Path, tmp_path: Path) -> None:
     records, path = read(study), tmp_path / "big.json"
     first = lock(records, path, N=1e5, D=1e7, C=6e12, inputs=[study / "study.json"])
-    with pytest.raises(ValueError, match=r"big.json exists already, and a forecast is never replaced"):
+    with pytest.raises(ValueError, match=r"big.json exists already, and what stands there is never replaced"):
         lock(records, path, N=1e5, D=1e8, C=6e13, inputs=[])
     assert read_locked(path) == first and list(first.inputs) == ["s/study.json"]
 
@@ -95,9 +98,12 @@ def test_a_score_tells_hit_from_miss(study: Path) -> None:
     assert Score(made, made.loss * 1.001).inside and Score(made, made.low).inside
     assert not Score(made, made.high * 1.001).inside
     assert Score(made, made.loss * 0.99).error == pytest.approx(-0.01)
+    width = math.log(made.high / made.low)
+    assert Score(made, made.loss).interval_score == pytest.approx(width)
+    assert Score(made, made.high * 1.01).interval_score == pytest.approx(width + 20 * math.log(1.01))
 
 
-@pytest.mark.parametrize("change", [{"low": None}, {"loss": 0.0}, {"loss": "x"}, {"inputs": 5}])
+@pytest.mark.parametrize("change", [{"low": None}, {"loss": 0.0}, {"loss": "x"}, {"inputs": 5}, {"level": 1.0}])
 def test_a_forecast_that_lies_is_refused(change: dict, study: Path) -> None:
     lock_target(study)
     path = study / FORECAST

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from isoflop.cli.target import asked, read_model, records_of, with_shape
+from isoflop.cli.target import WANTED, Wanted, asked, read_model, records_of, with_shape
 from isoflop.config import ModelConfig
 from isoflop.flops import compute, params_by_convention
 from isoflop.presets import preset
@@ -35,7 +35,7 @@ def test_a_shape_is_counted_as_the_source_counts_and_costs_what_it_costs() -> No
 
 
 def test_a_table_does_not_say_its_count_so_the_user_must() -> None:
-    with pytest.raises(ValueError, match=r"does not say how it counts parameters.*--count"):
+    with pytest.raises(ValueError, match=r"does not say how it counts parameters.*--params-count"):
         ask("given", model=SHAPE, tokens=1e6)
     N, D, C = ask("given", model=SHAPE, tokens=1e6, count="body")
     assert pytest.approx((params_by_convention(SHAPE)["body"], 6 * N * D)) == (N, C)
@@ -49,8 +49,8 @@ def test_a_table_does_not_say_its_count_so_the_user_must() -> None:
         ({"params": 1e6}, "say how long it trains"),
         ({"params": 1e6, "tokens": 1e6, "flops": 1e9}, "say how long it trains"),
         ({"params": 1e6, "model": SHAPE, "tokens": 1e6}, "both name the model"),
-        ({"params": -1.0, "tokens": 1e6}, r"--params -1 must be a positive number"),
-        ({"params": 1e6, "tokens": math.nan}, r"--tokens nan must be a positive number"),
+        ({"params": -1.0, "tokens": 1e6}, r"--params -1 must be a positive, finite number"),
+        ({"params": 1e6, "tokens": math.nan}, r"--tokens nan must be a positive, finite number"),
     ],
 )
 def test_too_little_or_too_much_is_refused(given: dict[str, Any], said: str) -> None:
@@ -74,10 +74,11 @@ def test_a_file_that_is_no_model_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_a_shape_starts_from_the_study_the_preset_or_the_file(tmp_path: Path) -> None:
-    def command(source: str = "", *, model: Any = None, shaped: bool = False) -> None: ...
+    def command(source: str = "", *, run: Wanted = WANTED) -> None: ...
 
     def shape(*args: str) -> dict[str, Any]:
-        return getattr(with_shape(command)(args), "keywords", {})
+        run = getattr(with_shape(command)(args), "keywords", {}).get("run")
+        return {} if run is None else {"model": run.model, "shaped": run.shaped}
 
     study = write_study(tmp_path / "s", fitted=False)
     assert shape(str(study), "--params", "1e6") == {}

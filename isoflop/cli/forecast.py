@@ -6,11 +6,9 @@ import json as json_module
 import math
 from typing import TYPE_CHECKING, Any
 
-from tyro.conf import Positional, Suppress
+from tyro.conf import Positional
 
-from isoflop.cli.target import Count, Target, asked, read_source, records_of, with_shape
-from isoflop.config import ModelConfig
-from isoflop.presets import PresetName
+from isoflop.cli.target import WANTED, Target, Wanted, read_source, records_of, with_shape
 
 if TYPE_CHECKING:
     from isoflop.law.frontier import Frontier
@@ -22,16 +20,9 @@ def predict(
     source: Positional[str | None] = None,
     *,
     law: str | None = None,
-    params: float | None = None,
-    preset: PresetName | None = None,
-    model_config: str | None = None,
-    count: Count | None = None,
-    tokens: float | None = None,
-    flops: float | None = None,
+    run: Wanted = WANTED,
     series: str | None = None,
     json: bool = False,
-    model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
-    shaped: Suppress[bool] = False,
 ) -> None:
     """Predict the loss of a run that was not trained: `isoflop predict demo --d-model 96 --flops 1e13`.
 
@@ -43,26 +34,16 @@ def predict(
     Args:
         source: Where the runs are.
         law: Published constants instead of a source: hoffmann2022, besiroglu2024, kaplan2020, ….
-        params: N, parameters, as the source counts them.
-        preset: Model to start from; flags change single fields of it.
-        model_config: JSON file with the fields of a model, or a run's config.json.
-        count: How a shape's N is counted, where a table does not say.
-        tokens: D, training tokens.
-        flops: C, training FLOPs.
+        run: The run that is asked about.
         series: The series of a table that holds several.
         json: Print JSON.
-        model: Shape.
-        shaped: Whether a shape was given.
     """
-    del preset, model_config  # `with_shape` made them the model
-    run: dict[str, Any] = {"params": params, "model": model if shaped else None, "tokens": tokens, "flops": flops}
     if law is not None:
-        known = _published(law, source)
-        answer = _by_published(law, known, asked(known.convention, count=count, **run))
+        answer = _by_published(law, _published(law, source), run)
     elif source is None:
         raise ValueError("say where the runs are, `isoflop predict SOURCE`, or ask a published law with --law")
     else:
-        answer = _by_runs(source, series, count, run)
+        answer = _by_runs(source, series, run)
     print(json_module.dumps(answer) if json else _told(answer))
 
 
@@ -79,22 +60,25 @@ def _published(law: str, source: str | None) -> Published:
     return PUBLISHED[law]
 
 
-def _by_published(name: str, law: Published, run: Target) -> dict[str, Any]:
+def _by_published(name: str, law: Published, run: Wanted) -> dict[str, Any]:
     from isoflop.law.laws import LAWS
 
-    loss = LAWS[law.law].loss(law.parameters, N=run.N, D=run.D)
+    if law.convention not in ("given", run.params_count or law.convention):
+        raise ValueError(f"--law {name} counts N as {law.convention}, not as --params-count {run.params_count} says")
+    target = run.under(law.convention)
+    loss = LAWS[law.law].loss(law.parameters, N=target.N, D=target.D)
     basis = f"constants of {law.source}; they come without their runs, so there is no interval"
-    return _answer(name, run, law.convention) | {"loss": float(loss), "low": None, "high": None, "basis": basis}
+    return _answer(name, target, law.convention) | {"loss": float(loss), "low": None, "high": None, "basis": basis}
 
 
-def _by_runs(source: str, series: str | None, count: Count | None, run: dict[str, Any]) -> dict[str, Any]:
+def _by_runs(source: str, series: str | None, run: Wanted) -> dict[str, Any]:
     from isoflop.law.forecast import forecast
 
-    records = records_of(source, series)
-    target = asked(records.convention, count=count, **run)
+    records = run.counted(records_of(source, series))
+    target = run.under(records.convention)
     made = forecast(records, N=target.N, D=target.D, C=target.C)
     interval = {"loss": float(made.mean[0]), "low": float(made.low[0]), "high": float(made.high[0])}
-    convention = count if records.convention == "given" and count else records.convention
+    convention = run.params_count if records.convention == "given" and run.params_count else records.convention
     return _answer(source, target, convention) | interval | {"basis": made.basis(), "reach": float(made.reach[0])}
 
 
@@ -187,7 +171,7 @@ def _budgets(flops: tuple[float, ...], gpu_hours: float | None, device: str, mfu
         flops = (flops_of_hours(device, count=1, hours=gpu_hours, mfu=mfu),)
     for value in flops:
         if not 0 < value < math.inf:
-            raise ValueError(f"--flops {value:g} must be a positive number")
+            raise ValueError(f"--flops {value:g} must be a positive, finite number")
     return flops
 
 

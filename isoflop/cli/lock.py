@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import json as json_module
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tyro.conf import Positional, Suppress
+from tyro.conf import Positional
 
-from isoflop.cli.target import Count, asked, records_of, with_shape
-from isoflop.config import ModelConfig
-from isoflop.presets import PresetName
+from isoflop.cli.target import WANTED, Wanted, records_of, with_shape
 
 if TYPE_CHECKING:
+    from isoflop.study.calibration import Calibration, Outcome
     from isoflop.study.locked import Locked, Score
 
 
 def lock(
     source: Positional[str],
     *,
-    params: float | None = None,
-    preset: PresetName | None = None,
-    model_config: str | None = None,
-    count: Count | None = None,
-    tokens: float | None = None,
-    flops: float | None = None,
+    run: Wanted = WANTED,
     series: str | None = None,
     out: str | None = None,
     json: bool = False,
-    model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
-    shaped: Suppress[bool] = False,
 ) -> None:
     """Write a forecast down before its run exists: `isoflop lock demo`, later `isoflop score demo`.
 
@@ -41,37 +34,30 @@ def lock(
 
     Args:
         source: Where the runs are.
-        params: N, parameters, as the source counts them.
-        preset: Model to start from; flags change single fields of it.
-        model_config: JSON file with the fields of a model, or a run's config.json.
-        count: How a shape's N is counted, where a table does not say.
-        tokens: D, training tokens.
-        flops: C, training FLOPs.
+        run: The run that is forecast.
         series: The series of a table that holds several.
-        out: File for the forecast; None: forecast.json in the study's folder.
+        out: File for the forecast, such as big.forecast.json; None: forecast.json in the study's folder.
         json: Print JSON.
-        model: Shape.
-        shaped: Whether a shape was given.
     """
+    from isoflop.study.locked import FORECAST, lock_target
     from isoflop.study.locked import lock as write_down
-    from isoflop.study.locked import lock_target
 
-    del preset, model_config  # `with_shape` made them the model
-    run: dict[str, Any] = {"params": params, "model": model if shaped else None, "tokens": tokens, "flops": flops}
     folder = Path(source)
-    if all(value is None for value in run.values()):
+    path, stood = Path(out) if out else folder / FORECAST, False
+    if not run.anything:
         if not folder.is_dir():
             raise ValueError(f"{source} is no study with a target; say which run, as in `isoflop predict {source} …`")
-        path = Path(out) if out else folder / "forecast.json"
-        locked = lock_target(folder, path=path)
+        stood = path.exists()
+        locked = lock_target(folder, out=Path(out) if out else None)
     else:
         if out is None:
             raise ValueError("say with --out in which file the forecast is to stand, such as --out big.forecast.json")
-        path, records = Path(out), records_of(source, series)
-        N, D, C = asked(records.convention, count=count, **run)
+        records = run.counted(records_of(source, series))
+        N, D, C = run.under(records.convention)
         inputs = sorted(folder.glob("**/record.json")) if folder.is_dir() else [folder]
         locked = write_down(records, path, N=N, D=D, C=C, inputs=inputs)
-    print(json_module.dumps(asdict(locked)) if json else f"{_told_locked(locked)}\n  written to {path}")
+    where = "it stands unchanged in" if stood else "written to"
+    print(json_module.dumps(asdict(locked)) if json else f"{_told_locked(locked)}\n  {where} {path}")
 
 
 lock.prepare = with_shape(lock)  # type: ignore[attr-defined]
@@ -82,12 +68,12 @@ def _told_locked(locked: Locked) -> str:
         f"{f'run {locked.run}' if locked.run else 'the run'}: N = {locked.params:.4g} (counted as "
         f"{locked.params_convention}), D = {locked.tokens:.4g} tokens, C = {locked.flops:.4g} FLOPs\n"
         f"  forecast  {locked.loss:.4f} nats per token, {_percent(locked)} interval {locked.low:.4f} to "
-        f"{locked.high:.4f}\n  {locked.basis}; from {_files(len(locked.inputs))}, {locked.made}"
+        f"{locked.high:.4f}\n  {locked.basis}; from {_count(len(locked.inputs), 'file')}, {locked.made}"
     )
 
 
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count} files"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _percent(locked: Locked) -> str:
@@ -95,7 +81,7 @@ def _percent(locked: Locked) -> str:
 
 
 def score(
-    where: Positional[tuple[str, ...]],
+    where: Positional[tuple[str, ...]] = (),
     *,
     run: str | None = None,
     measured: float | None = None,
@@ -103,74 +89,111 @@ def score(
 ) -> None:
     """Set forecasts that were written down beside what was measured: `isoflop score demo`.
 
+    Every forecast below the folders given is found; of several the running calibration is told: how many of the
+    intervals held, and how many should have. What --run or --measured says is kept beside the forecast's file, and
+    counts from then on.
+
     Args:
-        where: Folders of studies, or files that `isoflop lock` wrote; of several the share inside is told too.
-        run: Folder of the run that was forecast, where the file does not know it.
+        where: Folders, of studies or above them, or files that `isoflop lock` wrote; none: everything below here.
+        run: Folder of the run that was forecast, where the forecast does not know it.
         measured: Its loss, nats per token, where it was trained elsewhere.
         json: Print JSON.
     """
-    if not where:
-        raise ValueError("say which forecast: `isoflop score STUDY`, or a file that `isoflop lock` wrote")
-    if measured is not None and not 0 < measured < math.inf:
-        raise ValueError(f"--measured {measured:g} is no loss; give nats per token, above 0")
-    if len(where) > 1 and (run is not None or measured is not None):
-        raise ValueError("--run and --measured speak of one forecast; score the others by themselves")
-    scores = {name: _score(Path(name), run, measured) for name in where}
-    inside = sum(score.inside for score, _ in scores.values())
+    from isoflop.study.calibration import calibrate, find, keep, look
+
+    paths = find([Path(name) for name in where or (".",)])
+    if run is not None or measured is not None:
+        if len(paths) > 1:
+            raise ValueError(f"--run and --measured speak of one forecast, but {len(paths)} are here; name its file")
+        keep(paths[0], _loss_elsewhere(paths[0], run, measured), run=run)
+    found: list[Outcome] = []
+    damaged: list[str] = []
+    for path in paths:
+        try:
+            found.append(look(path))
+        except ValueError as error:
+            if len(paths) == 1:
+                raise
+            damaged.append(str(error))
+    done = [one for one in found if one.score is not None]
+    if len(paths) == 1 and not done:
+        raise ValueError(f"{paths[0]}: {found[0].lacks}")
+    overall = calibrate([one.score for one in done if one.score is not None]) if done else None
     if json:
-        rows = [
-            {"where": name, **asdict(s.locked), "measured": s.measured, "error": s.error, "inside": s.inside}
-            | {"changed": changed}
-            for name, (s, changed) in scores.items()
-        ]
-        print(json_module.dumps({"scores": rows, "inside": inside, "of": len(rows)}))
-        return
-    for name, (score, changed) in scores.items():
-        print(_told_score(name, score, changed))
-    if len(scores) > 1:
-        mean = sum(abs(score.error) for score, _ in scores.values()) / len(scores)
-        print(f"{inside} of {len(scores)} inside their intervals; mean error {mean:.2%}")
+        print(json_module.dumps(_as_dict(found, damaged, overall)))
+    elif len(paths) == 1 and done[0].score is not None:
+        print(_told_score(done[0], done[0].score))
+    else:
+        print(_told_scores(found, damaged, overall))
 
 
-def _score(where: Path, run: str | None, measured: float | None) -> tuple[Score, list[str]]:
+def _loss_elsewhere(path: Path, run: str | None, measured: float | None) -> float:
     from isoflop.record import Record
-    from isoflop.study.locked import FORECAST, Score, read_locked, read_target
+    from isoflop.study.calibration import loss_of
+    from isoflop.study.locked import read_locked
 
-    path = where / FORECAST if where.is_dir() else where
-    if not path.exists():
-        raise ValueError(f"{path} does not exist; `isoflop lock` writes a forecast down before its run")
-    locked = read_locked(path)
-    changed = locked.changed(path.parent)
-    if (run is not None or measured is not None) and read_target(path.parent, locked) is not None:
-        raise ValueError(f"{where} has its own measured run; leave --run and --measured out")
-    if measured is not None:
-        return Score(locked, measured), changed
-    record = Record.read(Path(run) / "record.json") if run else read_target(path.parent, locked)
-    if record is None:
-        how = f"`isoflop study run {where} --target` trains it" if locked.run else "give --run DIR or --measured LOSS"
-        raise ValueError(f"the run that {path} speaks of is not measured yet; {how}")
-    spent = record.flops / locked.flops
-    if not 0.98 < spent < 1.02:
-        raise ValueError(
-            f"run {record.id} spent {record.flops:.4g} FLOPs, but {locked.flops:.4g} were forecast; name that run"
-        )
-    if record.loss is None:
-        raise ValueError(f"run {record.id} ended as {record.status} and has no loss to set beside the forecast")
-    return Score(locked, record.loss), changed
+    if run is not None and measured is not None:
+        raise ValueError("--run and --measured both give the loss; leave one out")
+    if run is not None:
+        return loss_of(Record.read(Path(run) / "record.json"), read_locked(path))
+    assert measured is not None
+    if not 0 < measured < math.inf:
+        raise ValueError(f"--measured {measured:g} is no loss; give nats per token, above 0")
+    return measured
 
 
-def _told_score(name: str, score: Score, changed: list[str]) -> str:
-    locked = score.locked
+def _as_dict(found: Sequence[Outcome], damaged: Sequence[str], overall: Calibration | None) -> dict[str, Any]:
+    rows = [
+        {"where": str(one.path), **asdict(one.locked), "measured": one.score.measured, "error": one.score.error}
+        | {"inside": one.score.inside, "interval_score": one.score.interval_score, "changed": list(one.changed)}
+        for one in found
+        if one.score is not None
+    ]
+    waiting = [{"where": str(one.path), "lacks": one.lacks} for one in found if one.score is None]
+    known = {"inside": 0, "of": 0} if overall is None else {**asdict(overall), "verdict": overall.verdict}
+    return {"scores": rows, "waiting": waiting, "damaged": list(damaged), **known}
+
+
+def _told_score(one: Outcome, score: Score) -> str:
+    locked = one.locked
     verdict = "inside" if score.inside else "outside"
     lines = [
-        f"{name}: C = {locked.flops:.4g} FLOPs, nats per token",
+        f"{one.path}: C = {locked.flops:.4g} FLOPs, nats per token",
         f"  forecast  {locked.loss:.4f}  ({locked.low:.4f} to {locked.high:.4f}, {_percent(locked)} interval)  "
         f"written {locked.made}",
         f"  measured  {score.measured:.4f}  {score.error:+.2%}: {verdict} the interval, "
         f"{'a hit' if score.inside else 'a miss'}",
     ]
-    if changed:
+    return "\n".join(lines + [f"  note: {note}" for note in _changed(one)])
+
+
+def _changed(one: Outcome) -> list[str]:
+    if not one.changed:
+        return []
+    return [f"{len(one.changed)} of its {len(one.locked.inputs)} inputs have changed since, {one.changed[0]} first"]
+
+
+def _told_scores(found: Sequence[Outcome], damaged: Sequence[str], overall: Calibration | None) -> str:
+    """One line a forecast, and the running calibration."""
+    wide = max(len(str(one.path)) for one in found) if found else 0
+    lines = [f"{'':<{wide}}  {'FLOPs':>9}  {'forecast':>8}  {'90 % interval':<17}  {'measured':>8}  {'error':>7}"]
+    for one in found:
+        if one.score is None:
+            continue
+        locked = one.locked
         lines.append(
-            f"  note: {len(changed)} of its {len(locked.inputs)} inputs have changed since, {changed[0]} first"
+            f"{one.path!s:<{wide}}  {locked.flops:>9.3g}  {locked.loss:>8.4f}  {locked.low:.4f} to {locked.high:.4f}  "
+            f"{one.score.measured:>8.4f}  {one.score.error:>+7.2%}  {'a hit' if one.score.inside else 'a miss'}"
         )
-    return "\n".join(lines)
+    if overall is None:
+        lines = ["no forecast here has been measured yet"]
+    else:
+        low, high = overall.expected
+        lines += [
+            f"{overall.inside} of {overall.of} inside their intervals: {overall.verdict}, for right ones hold "
+            f"{low if low == high else f'{low} to {high}'} of {overall.of} nine times in ten",
+            f"median error {overall.median_abs_rel_error:.2%}, interval score {overall.interval_score:.4f} in ln loss",
+        ]
+    lines += [f"note: {one.path}: {note}" for one in found for note in _changed(one)]
+    lines += [f"waits: {one.path}: {one.lacks}" for one in found if one.score is None]
+    return "\n".join(lines + [f"damaged: {reason}" for reason in damaged])

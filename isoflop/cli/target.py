@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from tyro.conf import Suppress
 
 from isoflop.cli.app import Command, flag_value, positional, with_defaults
 from isoflop.config import ModelConfig
 from isoflop.files import read_json
 from isoflop.flops import params_by_convention
-from isoflop.presets import preset
+from isoflop.presets import PresetName, preset
 
 if TYPE_CHECKING:
     from isoflop.law.fit import Fit
@@ -27,6 +29,48 @@ class Target(NamedTuple):
     N: float
     D: float
     C: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """The run that is asked about: two of model, tokens and flops."""
+
+    params: float | None = None
+    """N, parameters, as the source counts them."""
+    preset: PresetName | None = None
+    """Model to start from; flags change single fields of it."""
+    model_config: str | None = None
+    """JSON file with the fields of a model, or a run's config.json."""
+    params_count: Count | None = None
+    """How N is counted: in own runs instead of compute; for a shape, where a table does not say."""
+    tokens: float | None = None
+    """D, training tokens."""
+    flops: float | None = None
+    """C, training FLOPs."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Shape."""
+    shaped: Suppress[bool] = False
+    """Whether a shape was given."""
+
+    @property
+    def anything(self) -> bool:
+        """Whether any of the run was said."""
+        return self.shaped or any(value is not None for value in (self.params, self.tokens, self.flops))
+
+    def counted(self, records: Records) -> Records:
+        """Return runs with N counted as asked; a table that does not say its count keeps the N it has."""
+        if self.params_count is None or records.convention == "given":
+            return records
+        return records.under(self.params_count)
+
+    def under(self, convention: str) -> Target:
+        """Return N, D and C, N counted as the source does."""
+        model = self.model if self.shaped else None
+        size = {"params": self.params, "tokens": self.tokens, "flops": self.flops}
+        return asked(convention, model=model, count=self.params_count, **size)
+
+
+WANTED = Wanted()
 
 
 def asked(
@@ -54,7 +98,7 @@ def asked(
     given = {"--params": params, "--tokens": tokens, "--flops": flops}
     for flag, value in given.items():
         if value is not None and not 0 < value < float("inf"):
-            raise ValueError(f"{flag} {value:g} must be a positive number")
+            raise ValueError(f"{flag} {value:g} must be a positive, finite number")
     if params is not None and model is not None:
         raise ValueError("--params and a shape both name the model; leave one out")
     if model is not None:
@@ -63,7 +107,7 @@ def asked(
         if known is None:
             raise ValueError(
                 "the source does not say how it counts parameters, so a shape has no N in it; give "
-                "--count body, body+head, total or compute, or give --params"
+                "--params-count body, body+head, total or compute, or give --params"
             )
         params, per_token = counts[known], 6 * counts[known if convention == "given" else "compute"]
     elif params is not None:
@@ -87,7 +131,7 @@ def with_shape(command: Command) -> Callable[[Sequence[str]], Command]:
         given = {arg.lstrip("-").split("=")[0].replace("-", "_") for arg in args if arg.startswith("--")}
         if not given & SHAPE_FLAGS:
             return command
-        return with_defaults(command, model=_shape(args, positional(args, command)), shaped=True)
+        return with_defaults(command, run=Wanted(model=_shape(args, positional(args, command)), shaped=True))
 
     return prepare
 

@@ -239,9 +239,7 @@ class Descents(NamedTuple):
         return Descents(self.problem.join(other.problem), theta, near, *rest)
 
 
-def descend(
-    problem: Problem, rows: Int64[np.ndarray, "batch"], start: Float64[np.ndarray, "batch params"]
-) -> Solution:
+def descend(problem: Problem, rows: Int64[np.ndarray, "batch"], start: Float64[np.ndarray, "batch params"]) -> Solution:
     """Minimise the problems of these rows, each from its start; neighbours of one row that meet go on as one.
 
     A block of descents is filled up whenever half of it is done, so that the few slow ones never run alone.

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from isoflop import __version__
-from isoflop.fields import of_their_types, positive
+from isoflop.fields import fraction, of_their_types, positive
 from isoflop.files import read_json, sha256, write_json
 from isoflop.flops import params_by_convention
 from isoflop.law.fit import SAME
@@ -77,6 +77,13 @@ class Score:
         """Whether the measured loss lies in the interval."""
         return self.locked.low <= self.measured <= self.locked.high
 
+    @property
+    def interval_score(self) -> float:
+        """Width of the interval in ln L, and 2/(1 − level) times how far outside the loss lies; less is better."""
+        low, high, loss = (float(np.log(value)) for value in (self.locked.low, self.locked.high, self.measured))
+        outside = max(0.0, low - loss) + max(0.0, loss - high)
+        return high - low + 2 / (1 - self.locked.level) * outside
+
 
 def lock(
     records: Records, path: Path, *, N: float, D: float, C: float, inputs: Sequence[Path], run: str | None = None
@@ -87,7 +94,7 @@ def lock(
         ValueError: the file exists already, the run is one of the records, or these allow no forecast.
     """
     if path.exists():
-        raise ValueError(f"{path} exists already, and a forecast is never replaced; give another --out, or delete it")
+        raise ValueError(f"{path} exists already, and what stands there is never replaced; give another --out")
     same = (abs(np.log(records.N / N)) < SAME) & (abs(np.log(records.D / D)) < SAME)
     if same.any():
         known = records.runs[int(same.argmax())].id
@@ -112,20 +119,22 @@ def lock(
     return locked
 
 
-def lock_target(folder: Path, *, path: Path | None = None) -> Locked:
+def lock_target(folder: Path, *, out: Path | None = None) -> Locked:
     """Forecast the larger run of a study from its complete runs; a forecast that stands already is returned as it is.
 
     Raises:
         ValueError: the study has no target, its training has begun, or the runs allow no forecast.
     """
-    path = path or folder / FORECAST
+    path = out or folder / FORECAST
     target = plan(open_study(folder), folder, targets=True)[0]
     if path.exists():
+        if out is not None:
+            raise ValueError(f"{path} exists already, and what stands there is never replaced; give another --out")
         before = read_locked(path)
         if before.run != target.config.id:
             raise ValueError(
                 f"{path} is the forecast of run {before.run}, but the study's target is {target.config.id} now; "
-                "give another --out, or delete it"
+                "give another --out"
             )
         return before
     if (target.folder / "log.jsonl").exists() or target.record is not None:
@@ -158,7 +167,8 @@ def read_locked(path: Path) -> Locked:
     locked = Locked(**value)
     try:
         of_their_types(locked)
-        positive(locked, "params", "tokens", "flops", "loss", "low", "high", "level")
+        positive(locked, "params", "tokens", "flops", "loss", "low", "high")
+        fraction(locked, "level")
     except ValueError as error:
         raise ValueError(f"{path} is not a forecast that `isoflop lock` wrote: {error}") from None
     return locked
