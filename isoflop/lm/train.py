@@ -156,7 +156,7 @@ def _start(folder: Path, config: RunConfig) -> tuple[_Run, int]:
     model = Transformer(config.model, seed=config.train.seed).to(device).train()
     own = config.train.precision == "bf16" and device.type == "cpu"
     optimizer, flats = build(model, config.optim, d_model=config.model.d_model, fused=own)
-    steps = train_steps(config.model, config.train, train_tokens=len(tokens.train))
+    steps = train_steps(config.model, config.train, train_tokens=tokens.train_tokens)
     run = _Run(
         folder=folder,
         config=config,
@@ -265,7 +265,7 @@ def _loop(
 
 
 def _default_interval(run: _Run) -> int:
-    epoch = len(run.tokens.train) // (run.config.train.batch_size * run.config.model.context_length)
+    epoch = run.tokens.train_tokens // (run.config.train.batch_size * run.config.model.context_length)
     return max(1, epoch if run.steps >= 2 * epoch else run.steps // 5)
 
 
@@ -368,7 +368,8 @@ def _finish(run: _Run, steps: int, final: Evaluation | None, reason: str | None)
         "perplexity": None if final is None else final.perplexity,
         "bits_per_byte": None if final is None else final.bits_per_byte,
         "val_tokens": None if final is None else final.tokens,
-        "train_tokens": len(run.tokens.train),
+        "train_tokens": run.tokens.train_tokens,
+        "sources": run.stream.seen(steps),
         "seconds": round(state.seconds, 3),
         "tokens_per_second": round(tokens / state.seconds, 1),
         "peak_memory_bytes": state.memory_bytes,
@@ -386,7 +387,7 @@ def _finish(run: _Run, steps: int, final: Evaluation | None, reason: str | None)
         loss=None if final is None else final.loss,
         status="complete" if final is not None else "diverged",
         budget=config.train.flops,
-        unique_tokens=float(min(tokens, len(run.tokens.train))),
+        unique_tokens=sum(source["unique_tokens"] for source in run.stream.seen(steps).values()),
         measured=measured if reason is None else measured | {"diverged": reason},
         config=config.to_dict(),
     )
