@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from isoflop.fields import fraction, of_their_types, positive
 from isoflop.files import read_json, write_json
+from isoflop.places import found, lasting, parse_mix
 
 PositionKind = Literal["learned", "rope"]
 NormKind = Literal["layernorm", "rmsnorm"]
@@ -135,7 +136,9 @@ class DataConfig:
     """Where a run's tokens come from, and which of them measure it."""
 
     data: str = field(default="", metadata=PASSING)
-    """Token folder made by `isoflop data`, or a raw file of token ids."""
+    """Token folder made by `isoflop data`, or a raw file of token ids; the folder in which a mixture's lie."""
+    mix: str | None = field(default=None, metadata=PASSING)  # data_sha256 knows it
+    """Token folders to draw sequences from, with their weights: web=0.7,code=0.3."""
     dtype: TokenDtype = "int32"
     """Type of a raw file's ids, little-endian (a token folder says its own)."""
     val: str | None = field(default=None, metadata=PASSING)
@@ -150,6 +153,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         of_their_types(self)
         positive(self, "val_tokens")
+        parse_mix(self.mix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,7 +333,7 @@ def write_run(config: RunConfig, out: Path) -> Path:
         if differences := config.differences(read_run(folder)):
             raise ValueError(f"{folder} holds another run: {', '.join(differences)}; choose another --out")
         return folder
-    write_json(folder / "config.json", config.to_dict())
+    write_json(folder / "config.json", lasting(config.to_dict(), folder))
     return folder
 
 
@@ -342,4 +346,4 @@ def read_run(folder: Path) -> RunConfig:
     if not (folder / "config.json").exists():
         study = "it is a study, whose runs lie in its folder runs/; " if (folder / "study.json").exists() else ""
         raise ValueError(f"{folder} holds no run (no config.json); {study}`isoflop train --data T` starts one")
-    return RunConfig.from_dict(read_json(folder / "config.json"))
+    return RunConfig.from_dict(found(read_json(folder / "config.json"), folder))

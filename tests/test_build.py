@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from isoflop.data import build as module
+from isoflop.data import encode
 from isoflop.data.build import BUILDING, Built, Recipe, build
 from isoflop.data.corpus import Corpus, Tally
 from isoflop.data.tokenizer import load_tokenizer
@@ -77,7 +78,7 @@ def test_every_document_is_in_one_split_whole_and_in_order(options: dict, tmp_pa
 
 
 def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK", 3000)  # many chunks in a small text
+    monkeypatch.setattr(encode, "CHUNK", 3000)  # many chunks in a small text
     source = texts(tmp_path / "texts")
     for options in ({}, {"tokenizer": "bpe", "vocab_size": 300}):
         folders = [
@@ -391,7 +392,7 @@ def test_a_kill_at_any_point_leaves_no_wrong_folder(wholes: Path, tmp_path: Path
 def test_the_text_streams(tmp_path: Path) -> None:
     source = tmp_path / "texts"
     source.mkdir()
-    for n in range(80):
+    for n in range(120):
         (source / f"{n}.txt").write_text(f"{n} " * 100_000)
     tracemalloc.start()
     built = build(recipe(source, deduplicate=False), tmp_path / "T")

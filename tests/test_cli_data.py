@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from isoflop.cli.app import main
-from isoflop.data import build as module
+from isoflop.data import encode
 from isoflop.data.tokens import TOKENIZER, open_tokens, read_meta
 
 
@@ -57,6 +57,9 @@ def test_every_flag_reaches_the_folder(source: Path, tmp_path: Path, capsys: pyt
     meta = read_meta(out)
     assert meta["options"] == {
         "include": "1*.txt",
+        "format": None,
+        "text_field": None,
+        "max_bytes": None,
         "separator": "other\n",
         "deduplicate": False,
         "tokenizer": "bpe",
@@ -123,7 +126,7 @@ def test_a_full_disk_is_one_sentence(
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module._Split, "write", full)
+    monkeypatch.setattr(encode._Split, "write", full)
     assert run(source, "--out", tmp_path / "T") == 2
     assert capsys.readouterr().err == "isoflop: the disk is full; free some space and repeat the command\n"
     assert not (tmp_path / "T").exists()

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoflop.data.corpus import INSTALLED, READERS, STDLIB_BYTES, Corpus, Document, File, Tally
+from isoflop.data.corpus import INSTALLED, STDLIB_BYTES, Corpus, Document, Tally
+from isoflop.data.readers import READERS, File, Reading
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
@@ -127,7 +128,7 @@ def test_text_comes_back_as_it_was(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x"
         path.write_bytes(text.encode())
-        (document,) = READERS[""](File(path, "x", 0, True), None, tally := Tally())
+        (document,) = READERS["text"](File(path, "x", 0, True), Reading(), tally := Tally())
     assert document.text == text and not tally.repaired
 
 
@@ -200,11 +201,3 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeyp
 def test_every_installed_corpus_lists_files(name: str) -> None:
     files = INSTALLED[name](Tally())
     assert files and all(a.name < b.name for a, b in pairwise(files))
-
-
-@pytest.mark.parametrize("suffix", READERS)
-def test_every_reader_names_its_documents(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"x{suffix}"
-    path.write_text("text")
-    (document,) = READERS[suffix](File(path, "name", 4, True), None, Tally())
-    assert document == Document("name", "text")

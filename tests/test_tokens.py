@@ -17,9 +17,6 @@ from isoflop.data.tokens import (
     TRAIN,
     VAL,
     VERIFIED,
-    BatchStream,
-    batch,
-    cut_windows,
     open_tokens,
     read_meta,
     validation_windows,
@@ -248,99 +245,6 @@ def test_what_is_no_token_folder_is_refused(folder: Path, tmp_path: Path) -> Non
     (folder / META).write_text('{"format": "something else"}')
     with pytest.raises(ValueError, match=r"meta.json does not say 'isoflop tokens 1', so .*T is no token folder"):
         open_tokens(folder)
-
-
-# batches
-
-
-def epoch_of(stream: BatchStream, epoch: int) -> list[int]:
-    """Window starts of one epoch, taken from the stream of steps."""
-    first, last = epoch * stream.windows, (epoch + 1) * stream.windows
-    steps = range(first // stream.batch_size, -(-last // stream.batch_size))
-    starts = np.concatenate([stream.starts(step) for step in steps])
-    skip = first - steps[0] * stream.batch_size
-    return starts[skip : skip + stream.windows].tolist()
-
-
-@settings(deadline=None)
-@given(st.data())
-def test_an_epoch_takes_every_window_once(data: st.DataObject) -> None:
-    context = data.draw(st.integers(1, 9), "context_length")
-    tokens = data.draw(st.integers(context + 1, 200), "tokens")
-    seed = data.draw(st.integers(0, 9), "seed")
-    ids = np.arange(tokens, dtype=np.uint16)
-    windows = BatchStream(ids, 1, context, seed).windows
-    stream = BatchStream(ids, data.draw(st.integers(1, windows), "batch_size"), context, seed)
-    for epoch in range(3):
-        starts = sorted(epoch_of(stream, epoch))
-        assert len(starts) == windows
-        assert np.all(np.diff(starts) == context)
-        # nothing is read outside the file, and less than one window is lost before the first
-        assert 0 <= starts[0] < context and starts[-1] + context < tokens
-    # less than two windows are left out in all
-    assert tokens - windows * context < 2 * context or windows == 1
-
-
-def test_epochs_differ_in_order_and_offset() -> None:
-    stream = BatchStream(np.zeros(10_000, dtype=np.uint16), 8, 16, 0)
-    epochs = [epoch_of(stream, epoch) for epoch in range(20)]
-    assert len({tuple(starts) for starts in epochs}) == 20
-    assert len({min(starts) for starts in epochs}) > 8
-    assert all(starts != sorted(starts) for starts in epochs)
-
-
-def test_a_batch_is_a_function_of_seed_and_step() -> None:
-    ids = np.random.default_rng(0).integers(0, 256, 1000, dtype=np.uint16)
-    stream = BatchStream(ids, 7, 8, 3)
-    steps = [*range(60), 12, 59, 3, 40, 0]  # six epochs, and back
-    for step in steps:
-        fresh = batch(ids, step=step, batch_size=7, context_length=8, seed=3)
-        for mine, other in zip(stream.batch(step), fresh, strict=True):
-            assert np.array_equal(mine, other)
-    assert not np.array_equal(stream.batch(0)[0], BatchStream(ids, 7, 8, 4).batch(0)[0])
-
-
-def test_the_order_is_the_one_of_every_run_so_far() -> None:
-    # frozen: a change here makes every saved run go on with other batches than it began with
-    stream = BatchStream(np.zeros(1000, dtype=np.uint16), 4, 10, 0)
-    assert stream.starts(0).tolist() == [816, 366, 206, 56]
-    assert stream.starts(25).tolist() == [450, 690, 500, 180]
-
-
-def test_targets_are_one_token_further() -> None:
-    ids = np.arange(1000, dtype=np.uint16)
-    inputs, targets = batch(ids, step=2, batch_size=5, context_length=20, seed=0)
-    assert inputs.shape == targets.shape == (5, 20)
-    assert inputs.dtype == targets.dtype == np.int64
-    assert np.array_equal(inputs + 1, targets)
-    assert inputs.flags.c_contiguous and targets.flags.c_contiguous and inputs.flags.writeable
-
-
-def test_only_the_epochs_in_use_are_kept() -> None:
-    stream = BatchStream(np.zeros(100, dtype=np.uint16), 3, 10, 0)
-    for step in range(100):
-        stream.batch(step)
-        assert len(stream._orders) <= 2
-
-
-def test_windows_come_from_a_memory_map(folder: Path) -> None:
-    tokens = open_tokens(folder)
-    inputs, targets = cut_windows(tokens.val, np.array([0, 5]), context_length=4)
-    assert inputs[1].tolist() == tokens.val[5:9].tolist() and targets[1].tolist() == tokens.val[6:10].tolist()
-
-
-@pytest.mark.parametrize(
-    ("tokens", "batch_size", "seed", "sentence"),
-    [
-        (64, 1, 0, "the training split has 64 tokens, less than one context of 64 and the token after it"),
-        (0, 1, 0, "the training split has 0 tokens"),
-        (650, 10, 0, "batch_size=10 is more than the 9 windows of 64 tokens in the training split; try batch_size=9"),
-        (650, 1, -1, "seed=-1 must not be negative"),
-    ],
-)
-def test_batches_that_cannot_be_made_are_refused(tokens: int, batch_size: int, seed: int, sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        BatchStream(np.zeros(tokens, dtype=np.uint16), batch_size, 64, seed)
 
 
 # validation windows

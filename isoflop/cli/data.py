@@ -12,6 +12,8 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from isoflop.data.readers import Format
+
 
 def data(
     sources: Positional[tuple[str, ...]],
@@ -23,19 +25,25 @@ def data(
     val_fraction: float = 0.1,
     seed: int = 0,
     include: str = "*",
+    format: Format | None = None,
+    text_field: str | None = None,
     separator: str | None = None,
+    skip_broken: bool = False,
+    max_bytes: int | None = None,
     deduplicate: bool = True,
     workers: int = 2,
     force: bool = False,
     json: bool = False,
 ) -> None:
-    """Build a token folder from texts: `isoflop data stdlib --out T`, `isoflop data notes/ "books/**/*.txt" --out T`.
+    """Build a token folder from texts: `isoflop data stdlib --out T`, `isoflop data notes/ "web/*.jsonl.gz" --out T`.
 
-    A file is one document, and an end of text follows each; whole documents are held out for validation. The same
-    command finds the folder done; the folder is written whole or not at all.
+    Text, JSON lines, CSV and Parquet are known by their suffix, with gzip, zstd or xz around them. A text file is one
+    document, as is each line or row of the others; whole documents are held out for validation. The same command finds
+    the folder done; the folder is written whole or not at all.
 
     Args:
-        sources: Text files, folders, quoted globs, or `stdlib`, the sources of Python's standard library.
+        sources: Files, folders, quoted globs, - (standard input), hf:NAME (a Hugging Face data set; also
+            hf:NAME:SUBSET, hf:NAME@SPLIT), or stdlib, the sources of Python's standard library.
         out: Token folder to make.
         tokenizer: `bytes`, `bpe` (trained on the training documents), or the path of a tokenizer.json.
         vocab_size: Ids of a bpe; None: 4096.
@@ -43,7 +51,11 @@ def data(
         val_fraction: Part of the documents held out for validation.
         seed: Decides which documents are held out.
         include: Glob that files in a folder must match, such as "*.py".
-        separator: Text between the documents of a file, \\n for a line end; None: a file is one document.
+        format: How files are read; None: as each one's suffix says.
+        text_field: Field or column that holds the text; None: text, or else content.
+        separator: Text between the documents of a text file, \\n for a line end; None: a file is one document.
+        skip_broken: Count and leave out broken lines and the rest of damaged files, instead of stopping at the first.
+        max_bytes: Stop after so much text, such as 1G; None: read all.
         deduplicate: Keep only the first of equal documents.
         workers: Threads that encode.
         force: Replace a token folder of other text or options.
@@ -53,7 +65,16 @@ def data(
     from isoflop.data.corpus import Corpus
 
     cut_at = None if separator is None else separator.replace("\\n", "\n")
-    corpus = Corpus(sources=sources, include=include, separator=cut_at, deduplicate=deduplicate)
+    corpus = Corpus(
+        sources=sources,
+        include=include,
+        format=format,
+        text_field=text_field,
+        separator=cut_at,
+        skip_broken=skip_broken,
+        max_bytes=max_bytes,
+        deduplicate=deduplicate,
+    )
     recipe = Recipe(
         corpus=corpus,
         tokenizer=tokenizer,
@@ -103,9 +124,18 @@ def _summary(out: str, meta: Mapping[str, Any], *, fresh: bool) -> str:
             f"{counts['tokens']:>15,} tokens {decimal(counts['tokens'] * width):>9} of {meta['dtype']}"
         )
     lines.append(f"  {'vocabulary':<12}{meta['vocab_size']:>9,} ids, {meta['bytes_per_token']:.3f} bytes per token")
+    fields = ", ".join(f"{name} ({number:,} rows)" for name, number in meta.get("text_fields", {}).items())
+    if fields:
+        lines.append(f"  {'text from':<12}{fields}")
     for what in ("skipped", "repaired"):
         if meta[what]:
             said = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in meta[what].items())
             lines.append(f"  {what:<12}{said}")
+    for token, number in meta.get("spelled", {}).items():
+        lines.append(f"  {'spelled':<12}{number:,} {token} in the text, encoded by its letters")
+    if alike := meta.get("val_like_train"):
+        lines.append(
+            f"  {'note':<12}{alike:,} validation documents stand in training too, but for white space and case"
+        )
     lines.append(f"next: isoflop train --data {shlex.quote(out)} --epochs 1")
     return "\n".join(lines)

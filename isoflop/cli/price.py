@@ -49,7 +49,7 @@ def plan(
     folder = Path(out or (file if file and Path(file).is_dir() else study.name))
     study = with_tokens(study, folder)
     planned = drive.plan(study, folder, targets=target)
-    train_tokens = len(open_configured(study.data, vocab_size=study.model.vocab_size).train)
+    train_tokens = open_configured(study.data, vocab_size=study.model.vocab_size).train_tokens
     if seconds:
         print(f"isoflop: measuring this machine, at most {seconds:.0f} s", file=sys.stderr)
     speeds = estimate.measure(planned, workers=workers, limit=seconds) if seconds else []

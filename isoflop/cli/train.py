@@ -19,6 +19,7 @@ from tyro.conf import Positional
 
 from isoflop.cli.app import Command, flag_value, positional, with_defaults
 from isoflop.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, read_run, write_run
+from isoflop.places import parse_mix
 from isoflop.presets import PresetName, preset
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def _prepare_train(args: Sequence[str]) -> Command:
         run = read_run(Path(folder))
         return with_defaults(train, data=run.data, model=run.model, optim=run.optim, train=run.train)
     shape = preset(name) if name else ModelConfig()
-    if data and (vocab_size := _vocabulary(Path(data), flag_value(args, "--tokenizer-file"))):
+    mixed = next(iter(parse_mix(flag_value(args, "--mix"))), "")
+    if (data or mixed) and (vocab_size := _vocabulary(Path(data or "") / mixed, flag_value(args, "--tokenizer-file"))):
         shape = replace(shape, vocab_size=vocab_size)
     return with_defaults(train, model=shape)
 
@@ -121,7 +123,7 @@ def place(threads: int | None, core: int | None = None) -> None:
 
 
 def _new_run(out: Path, data: DataConfig, model: ModelConfig, optim: OptimConfig, train: TrainConfig) -> Path:
-    if not data.data:
+    if not data.data and not data.mix:
         raise ValueError(
             "no data was given; --data T names a token folder made by `isoflop data`, or a raw file of ids"
         )
@@ -129,7 +131,7 @@ def _new_run(out: Path, data: DataConfig, model: ModelConfig, optim: OptimConfig
     from isoflop.flops import train_steps
 
     tokens = open_configured(data, vocab_size=model.vocab_size)
-    train_steps(model, train, train_tokens=len(tokens.train))
+    train_steps(model, train, train_tokens=tokens.train_tokens)
     config = RunConfig(model=model, data=data, optim=optim, train=train, data_sha256=tokens.fingerprint)
     open_stream(config, tokens)
     return write_run(config, out)

@@ -6,28 +6,29 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from isoflop.data.corpus import Corpus, Document, Tally
+from isoflop.data.corpus import Corpus, Document, Tally, hold
+from isoflop.data.encode import dtype_of, write_splits
+from isoflop.data.meta import FORMAT, META, TOKENIZER, TRAIN, VAL, VERIFIED, is_token_folder, read_meta
 from isoflop.data.tokenizer import BPE_VOCAB, TOKENIZERS, Tokenizer, load_tokenizer, make_tokenizer
-from isoflop.data.tokens import FORMAT, META, TOKENIZER, TRAIN, VAL, VERIFIED, Ids, read_meta
 from isoflop.files import sync_folder, write_json
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, bytes of text done, and bytes of text in all."""
 BUILDING = ".building"
 """Folder inside a token folder that holds what is not whole yet."""
-CHUNK = 256_000
-"""Bytes of text that a thread encodes at a time; 64 kB to 1 MB measured within 10 % of each other."""
-
+SAMPLE = 100_000_000
+"""Bytes of text that a bpe learns from, about, where the corpus has more: its time (a minute) and memory have a bound
+then, whatever the corpus; `benchmarks/data.py` prints both."""
+PIECE = 100_000
+"""Characters of a document that are sampled, or not, together."""
 REPORTED = 1_000_000
 """Bytes of text between two reports of progress."""
 
@@ -59,7 +60,8 @@ class Recipe:
         options: dict[str, Any] = asdict(self)
         corpus: dict[str, Any] = options.pop("corpus")
         # the text itself is compared by its hash, wherever it lies
-        del corpus["sources"]
+        for name in ("sources", "held", "skip_broken"):
+            del corpus[name]
         if self.tokenizer not in TOKENIZERS and Path(self.tokenizer).is_file():
             options["tokenizer"] = load_tokenizer(Path(self.tokenizer)).sha256
         if self.tokenizer == "bpe" and self.vocab_size is None:
@@ -116,21 +118,22 @@ def build(
         raise ValueError(f"workers={workers} must be at least 1")
     options = recipe.options()
     with _claim(out) as work:
-        there = read_meta(out) if (out / META).exists() else None
-        survey = _survey(recipe, on_progress)
-        if there is not None and not force:
-            _recognise(out, there, options, survey)
-            return Built(out, there, fresh=False)
+        there = _there(out, force=force)
         work.mkdir()
-        texts = (document.text for document in _training(recipe, survey, on_progress))
+        recipe = replace(recipe, corpus=hold(recipe.corpus, work))
+        survey = _survey(recipe, on_progress)
+        if there is not None:
+            _recognise(out, there, options, survey)
+            shutil.rmtree(work)
+            return Built(out, there, fresh=False)
+        learnt = _Learnt()
+        texts = _sampled(_training(recipe, survey, on_progress), survey, learnt)
         tokenizer = make_tokenizer(
             recipe.tokenizer, texts, vocab_size=recipe.vocab_size, end_of_text=recipe.end_of_text
         )
-        splits = _write_splits(
-            recipe, work, survey=survey, tokenizer=tokenizer, workers=workers, on_progress=on_progress
-        )
+        splits = _write(recipe, work, survey=survey, tokenizer=tokenizer, workers=workers, on_progress=on_progress)
         tokenizer.save(work / TOKENIZER)
-        meta = _describe(options, survey, tokenizer, splits)
+        meta = _describe(options, survey, tokenizer, splits, learnt)
         write_json(work / META, meta)
         _publish(work, out)
     return Built(out, meta, fresh=True)
@@ -160,6 +163,15 @@ def _claim(out: Path) -> Iterator[Path]:
             raise
     finally:
         os.close(lock)
+
+
+def _there(out: Path, *, force: bool) -> dict[str, Any] | None:
+    """Return what the folder that is there says of itself; None: there is none, or it is to be replaced."""
+    if not (out / META).exists():
+        return None
+    if force and is_token_folder(out):
+        return None
+    return read_meta(out)
 
 
 def _survey(recipe: Recipe, on_progress: OnProgress) -> _Survey:
@@ -199,6 +211,27 @@ def _training(recipe: Recipe, survey: _Survey, on_progress: OnProgress) -> Itera
     return (document for document in documents if _key(document, recipe.seed) >= survey.cut)
 
 
+@dataclass
+class _Learnt:
+    """What a tokenizer was trained on."""
+
+    counts: dict[str, int] = field(default_factory=lambda: {"pieces": 0, "bytes": 0})
+
+
+def _sampled(documents: Iterable[Document], survey: _Survey, learnt: _Learnt) -> Iterator[str]:
+    """Yield all text, or pieces drawn evenly from all over a corpus that is larger than SAMPLE."""
+    share = round(min(1.0, SAMPLE / survey.num_bytes) * 2**64)
+    for document in documents:
+        step = PIECE if share < 2**64 else max(1, len(document.text))
+        for start in range(0, len(document.text), step):
+            drawn = hashlib.sha256(document.digest + start.to_bytes(8)).digest()
+            if int.from_bytes(drawn[:8]) < share:
+                piece = document.text[start : start + step]
+                learnt.counts["pieces"] += 1
+                learnt.counts["bytes"] += len(piece.encode())
+                yield piece
+
+
 def _reported(documents: Iterable[Document], doing: str, total: int, on_progress: OnProgress) -> Iterator[Document]:
     done = said = 0
     on_progress(doing, 0, total)
@@ -217,7 +250,7 @@ def _recognise(out: Path, meta: Mapping[str, Any], options: Mapping[str, Any], s
         f"{name}={value!r} (there {there.get(name)!r})" for name, value in options.items() if value != there.get(name)
     ]
     if meta["text_sha256"] != survey.sha256:
-        before = sum(source["documents"] for source in meta["sources"])
+        before = meta["train"]["documents"] + meta["val"]["documents"]
         differences.append(f"the text, {survey.tally.count('documents'):,} documents (there {before:,})")
     for split in ("train", "val"):
         file = out / f"{split}.bin"
@@ -229,98 +262,44 @@ def _recognise(out: Path, meta: Mapping[str, Any], options: Mapping[str, Any], s
         )
 
 
-class _Split:
-    """One file being written, with what meta.json will say of it."""
-
-    def __init__(self, file: BinaryIO, dtype: str) -> None:
-        self.file = file
-        self.dtype = np.dtype(dtype).newbyteorder("<")
-        self.hash = hashlib.sha256()
-        self.counts = {"documents": 0, "bytes": 0, "tokens": 0}
-
-    def write(self, document: Document, ids: Ids, end_of_text: int) -> None:
-        data = np.append(ids, end_of_text).astype(self.dtype).tobytes()
-        self.file.write(data)
-        self.hash.update(data)
-        self.counts["documents"] += 1
-        self.counts["bytes"] += document.num_bytes
-        self.counts["tokens"] += len(ids) + 1
-
-    def finish(self) -> dict[str, Any]:
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        return {**self.counts, "sha256": self.hash.hexdigest()}
-
-
-def _write_splits(
+def _write(
     recipe: Recipe, work: Path, *, survey: _Survey, tokenizer: Tokenizer, workers: int, on_progress: OnProgress
 ) -> dict[str, Any]:
-    end_of_text = tokenizer.end_of_text
-    assert end_of_text is not None, "make_tokenizer refuses a tokenizer without one"
     digests = hashlib.sha256()
-    documents = _reported(recipe.corpus.documents(Tally()), "encoding", survey.num_bytes, on_progress)
-    with (work / TRAIN).open("wb") as train_file, (work / VAL).open("wb") as val_file:
-        train, val = (_Split(file, _dtype(tokenizer)) for file in (train_file, val_file))
-        for document, ids in _encoded(documents, tokenizer, workers):
+
+    def documents() -> Iterator[Document]:
+        for document in recipe.corpus.documents(Tally()):
             digests.update(document.digest)
-            split = val if _key(document, recipe.seed) < survey.cut else train
-            split.write(document, ids, end_of_text)
-        if digests.hexdigest() != survey.sha256:
-            raise ValueError("the text changed while it was read; repeat the command when nobody writes to it")
-        return {"train": train.finish(), "val": val.finish()}
+            yield document
 
-
-def _dtype(tokenizer: Tokenizer) -> str:
-    return "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
-
-
-def _encoded(documents: Iterable[Document], tokenizer: Tokenizer, workers: int) -> Iterator[tuple[Document, Ids]]:
-    """Encode in threads (the library lets them run at once), in order, and with only a few chunks in memory."""
-
-    def encode(chunk: list[Document]) -> list[Ids]:
-        return [tokenizer.encode(document.text) for document in chunk]
-
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Any] = deque()
-        for chunk in _chunks(documents):
-            waiting.append((chunk, pool.submit(encode, chunk)))
-            if len(waiting) > 2 * workers:
-                yield from _finished(*waiting.popleft())
-        while waiting:
-            yield from _finished(*waiting.popleft())
-
-
-def _finished(chunk: list[Document], future: Any) -> Iterator[tuple[Document, Ids]]:
-    return zip(chunk, future.result(), strict=True)
-
-
-def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    chunk: list[Document] = []
-    held = 0
-    for document in documents:
-        chunk.append(document)
-        held += document.num_bytes
-        if held >= CHUNK:
-            yield chunk
-            chunk, held = [], 0
-    if chunk:
-        yield chunk
+    splits = write_splits(
+        _reported(documents(), "encoding", survey.num_bytes, on_progress),
+        tokenizer,
+        work,
+        held_out=lambda document: _key(document, recipe.seed) < survey.cut,
+        workers=workers,
+    )
+    if digests.hexdigest() != survey.sha256:
+        raise ValueError("the text changed while it was read; repeat the command when nobody writes to it")
+    return splits
 
 
 def _describe(
-    options: Mapping[str, Any], survey: _Survey, tokenizer: Tokenizer, splits: Mapping[str, Any]
+    options: Mapping[str, Any], survey: _Survey, tokenizer: Tokenizer, splits: Mapping[str, Any], learnt: _Learnt
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "dtype": _dtype(tokenizer),
+        "dtype": dtype_of(tokenizer),
         "vocab_size": tokenizer.vocab_size,
         "end_of_text": tokenizer.end_of_text,
         "bytes_per_token": splits["val"]["bytes"] / splits["val"]["tokens"],
         **splits,
         "tokenizer_sha256": tokenizer.sha256,
+        "learnt_from": dict(learnt.counts),
         "text_sha256": survey.sha256,
         "options": dict(options),
         "sources": [{"source": source, **counts} for source, counts in survey.tally.sources.items()],
+        "text_fields": dict(survey.tally.fields),
         "skipped": dict(survey.tally.skipped),
         "repaired": dict(survey.tally.repaired),
     }
@@ -334,5 +313,5 @@ def _publish(work: Path, out: Path) -> None:
         os.replace(work / name, out / name)
     sync_folder(out)
     os.replace(work / META, out / META)
-    work.rmdir()
+    shutil.rmtree(work)  # copies of what could be read only once
     sync_folder(out)

@@ -1,67 +1,25 @@
-"""Documents from texts: files, folders, globs, and corpora that every machine has installed."""
+"""Documents from sources: files, folders, globs, standard input, data sets of the hub, corpora that are installed."""
 
 from __future__ import annotations
 
-import codecs
 import glob
-import hashlib
 import os
+import shutil
 import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
 
+from isoflop.data import hub
+from isoflop.data.digests import Digests
+from isoflop.data.document import Document as Document
+from isoflop.data.document import Tally as Tally
+from isoflop.data.document import clean
+from isoflop.data.readers import File, Format, Reading, read_documents
 
-@dataclass(frozen=True)
-class Document:
-    """One text, whole."""
-
-    name: str
-    """Where it stands in its source: a relative path, the same on every machine."""
-    text: str
-
-    @cached_property
-    def num_bytes(self) -> int:
-        """Length in UTF-8."""
-        return len(self.text.encode())
-
-    @cached_property
-    def digest(self) -> bytes:
-        """SHA-256 of the text."""
-        return hashlib.sha256(self.text.encode()).digest()
-
-
-@dataclass
-class Tally:
-    """What was read, left out and repaired while documents streamed by, so that nothing is lost in silence."""
-
-    sources: dict[str, Counter[str]] = field(default_factory=dict)
-    """Documents and bytes of each source."""
-    skipped: Counter[str] = field(default_factory=Counter)
-    """Files and documents left out, by reason."""
-    repaired: Counter[str] = field(default_factory=Counter)
-    """Bytes or characters mended inside documents, by reason."""
-
-    def count(self, what: str) -> int:
-        """Return the `documents` or `bytes` of all sources."""
-        return sum(counts[what] for counts in self.sources.values())
-
-
-class File(NamedTuple):
-    """A file to read documents from."""
-
-    path: Path
-    name: str
-    """Name of its documents."""
-    num_bytes: int
-    picked: bool
-    """It was named itself, not found in a folder: then a stray NUL does not make it a binary file."""
-
-
-Reader = Callable[[File, str | None, Tally], Iterator[Document]]
+STDIN = "-"
+"""The source that stands for standard input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,19 +27,38 @@ class Corpus:
     """Texts to be read, always in the same order."""
 
     sources: tuple[str, ...]
-    """Files, folders, globs, or names of installed corpora (`stdlib`)."""
+    """Files, folders, globs, `-` (standard input), `hf:NAME`, or names of installed corpora (`stdlib`)."""
     include: str = "*"
     """Glob that the files of a folder must match, by name or by the end of their path."""
+    format: Format | None = None
+    """How files are read; None: as each one's suffix says."""
+    text_field: str | None = None
+    """Field or column of JSON lines, CSV and Parquet that holds the text; None: `text`, else `content`."""
     separator: str | None = None
-    """Text that stands between the documents of a file; None: a file is one document."""
+    """Text that stands between the documents of a text file; None: a file is one document."""
+    skip_broken: bool = False
+    """Count and leave out broken lines and the rest of damaged files, instead of refusing them."""
+    max_bytes: int | None = None
+    """Stop before the document that would make more text than this, bytes of UTF-8; None: read all."""
     deduplicate: bool = True
     """Keep only the first of equal documents."""
+    held: Mapping[str, Path] = field(default_factory=dict)
+    """Copies of sources that can be read only once, by source (`hold`)."""
 
     def __post_init__(self) -> None:
         if not self.sources:
             raise ValueError(f"no source is given; name files, folders, globs, or one of {', '.join(INSTALLED)}")
         if self.separator == "":
             raise ValueError("separator='' cuts nothing; leave it out to keep each file one document")
+        if self.max_bytes is not None and self.max_bytes < 1:
+            raise ValueError(f"max_bytes={self.max_bytes} leaves no text; leave it out to read all")
+
+    @property
+    def reading(self) -> Reading:
+        """How its files are read."""
+        return Reading(
+            format=self.format, text_field=self.text_field, separator=self.separator, skip_broken=self.skip_broken
+        )
 
     def files(self, source: str, tally: Tally) -> list[File]:
         """List the files of one source, in the order in which they are read.
@@ -89,6 +66,12 @@ class Corpus:
         Raises:
             ValueError: there is nothing of that name.
         """
+        if source in self.held:
+            held = self.held[source]
+            called = "standard input" if source == STDIN else source
+            return [File(held, "stdin" if source == STDIN else source, held.stat().st_size, True, called)]
+        if source == STDIN:
+            return [File(Path("/dev/stdin"), "stdin", 0, True, "standard input")]
         if source in INSTALLED:
             found = INSTALLED[source](tally)
         elif Path(source).is_dir():
@@ -105,30 +88,60 @@ class Corpus:
         return kept
 
     def documents(self, tally: Tally) -> Iterator[Document]:
-        """Stream the documents, one source after the other, and count them in `tally`."""
-        seen: set[bytes] = set()
+        """Stream the documents, one source after the other, and count them in `tally`.
+
+        Raises:
+            ValueError: a file cannot be read as its format says, or none has the field `text_field`.
+        """
+        seen, total = Digests(), 0
         for source, document in self._all(tally):
             if not document.text or document.text.isspace():
                 tally.skipped["blank"] += 1
-            elif document.digest in seen:
+                continue
+            if self.deduplicate and not seen.add(document.digest):
                 tally.skipped["duplicate"] += 1
-            else:
-                if self.deduplicate:
-                    seen.add(document.digest)
-                tally.sources[source].update(documents=1, bytes=document.num_bytes)
-                yield document
+                continue
+            total += document.num_bytes
+            if self.max_bytes is not None and total > self.max_bytes:
+                break
+            tally.sources[source].update(documents=1, bytes=document.num_bytes)
+            yield document
+        if self.text_field is not None and not tally.fields:
+            raise ValueError(
+                f"text_field={self.text_field!r} is a field of JSON lines, CSV or Parquet, but no file was read as "
+                "one; say which with --format, or leave it out"
+            )
 
     def _all(self, tally: Tally) -> Iterator[tuple[str, Document]]:
         for source in self.sources:
             tally.sources.setdefault(source, Counter(documents=0, bytes=0))
+            if source.startswith(hub.PREFIX) and source not in self.held:
+                for number, (chosen, text) in enumerate(hub.texts(source, self.reading, tally), 1):
+                    tally.fields[chosen] += 1
+                    yield source, Document(f"{source}#{number}", clean(text, tally))
+                continue
             for file in self.files(source, tally):
-                read = READERS.get(file.path.suffix, READERS[""])
-                for document in read(file, self.separator, tally):
+                for document in read_documents(file, self.reading, tally):
                     yield source, document
 
     def num_bytes(self) -> int:
-        """Return the bytes of all files, which bounds what there is to read."""
-        return sum(file.num_bytes for source in self.sources for file in self.files(source, Tally()))
+        """Return the bytes of all files: what there is to read, where nothing is compressed."""
+        named = [source for source in self.sources if source in self.held or not source.startswith(hub.PREFIX)]
+        return sum(file.num_bytes for source in named for file in self.files(source, Tally()))
+
+
+def hold(corpus: Corpus, folder: Path) -> Corpus:
+    """Copy the sources that can be read only once, or slowly, into a folder: standard input, pipes, `hf:NAME`."""
+    held = {}
+    for number, source in enumerate(corpus.sources):
+        path = folder / f"source-{number}"
+        if source.startswith(hub.PREFIX):
+            held[source] = hub.copy(source, path.with_suffix(".jsonl"), corpus.reading, limit=corpus.max_bytes)
+        elif source == STDIN or (Path(source).exists() and not Path(source).is_file() and not Path(source).is_dir()):
+            with Path("/dev/stdin" if source == STDIN else source).open("rb") as stream, path.open("wb") as copy:
+                shutil.copyfileobj(stream, copy, 1 << 20)
+            held[source] = path
+    return replace(corpus, held=held)
 
 
 def _count(counter: Counter[str], reason: str, number: int) -> None:
@@ -190,52 +203,5 @@ def standard_library(tally: Tally) -> list[File]:
     return [file for file in relative if least <= file.num_bytes <= most]
 
 
-def read_text(file: File, separator: str | None, tally: Tally) -> Iterator[Document]:
-    """Read a plain text as one document, or as those that stand between separators.
-
-    Bytes that are not UTF-8 become U+FFFD, byte order marks and NUL vanish, line ends stay as they are; all is counted.
-    """
-    with file.path.open("rb") as stream:
-        if not file.picked and b"\0" in stream.peek(_SNIFFED)[:_SNIFFED]:
-            tally.skipped["binary"] += 1
-            return
-        if separator is None:
-            yield Document(file.name, _decode(stream.read(), tally))
-            return
-        for number, piece in enumerate(_pieces(stream, separator.encode()), 1):
-            yield Document(f"{file.name}#{number}", _decode(piece, tally))
-
-
-def _pieces(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
-    # UTF-8 may be cut as bytes: no character's bytes contain another's
-    rest = b""
-    while block := stream.read(1 << 20):
-        *whole, rest = (rest + block).split(separator)
-        yield from whole
-    yield rest
-
-
-# git calls a file binary when its first 8,000 bytes hold a NUL (buffer_is_binary in xdiff-interface.c)
-_SNIFFED = 8000
-
-
-def _decode(raw: bytes, tally: Tally) -> str:
-    if raw.startswith(codecs.BOM_UTF8):
-        raw = raw[len(codecs.BOM_UTF8) :]
-        tally.repaired["byte_order_mark"] += 1
-    if nuls := raw.count(0):
-        raw = raw.replace(b"\0", b"")
-        tally.repaired["nul"] += nuls
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        text = raw.decode(errors="replace")
-        tally.repaired["invalid_utf8"] += text.count("\ufffd") - raw.count("\ufffd".encode())
-        return text
-
-
 INSTALLED: Mapping[str, Callable[[Tally], list[File]]] = {"stdlib": standard_library}
 """Corpora that need no download, by the name that stands for them."""
-
-READERS: Mapping[str, Reader] = {"": read_text}
-"""How a file is read, by its suffix; the empty suffix stands for every other."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +18,7 @@ from jaxtyping import Integer
 
 from isoflop.config import DataConfig
 from isoflop.files import write_bytes
+from isoflop.places import parse_mix
 
 Ids = Integer[np.ndarray, " ids"]
 
@@ -49,6 +52,10 @@ class ByteTokenizer:
     def sha256(self) -> str:
         """Hash of `content`."""
         return hashlib.sha256(self.content).hexdigest()
+
+    def spelled(self, text: str) -> Counter[str]:
+        """Count the special token in a text, where it is text like any other."""
+        return _count_spelled(text, (END_OF_TEXT,))
 
     def encode(self, text: str) -> Ids:
         """Turn text into ids; NUL is dropped."""
@@ -126,8 +133,38 @@ class JsonTokenizer:
         """Hash of `content`."""
         return hashlib.sha256(self.content).hexdigest()
 
+    @cached_property
+    def specials(self) -> tuple[str, ...]:
+        """Spellings that stand for one id each, wherever they come from: special tokens, and the end of text."""
+        added = {str(token) for token in self._inner.get_added_tokens_decoder().values() if token.special}
+        end = None if self.end_of_text is None else self.spelling(self.end_of_text)
+        return tuple(sorted(added if end is None else added | {end}))
+
+    def spelled(self, text: str) -> Counter[str]:
+        """Count the special tokens in a text, where they are text like any other."""
+        return _count_spelled(text, self.specials)
+
     def encode(self, text: str) -> Ids:
-        """Turn text into ids."""
+        """Turn text into ids, none of which is the end of text.
+
+        Raises:
+            ValueError: the tokenizer has no other ids for the text that spells its end of text.
+        """
+        ids, end = self._ids(text), self.end_of_text
+        if end is None or not (ids == end).any():
+            return ids
+        # an end of text that is not marked as special is found in the text: cut it in two
+        spelling = self.spelling(end) or ""
+        apart = [
+            self._ids(part) for part in re.split(f"(?<={re.escape(spelling[:1])})(?={re.escape(spelling[1:])})", text)
+        ]
+        if (ids := np.concatenate(apart))[ids == end].size:
+            raise ValueError(
+                f"this tokenizer turns text into its end of text {spelling!r}; name another token as end_of_text"
+            )
+        return ids
+
+    def _ids(self, text: str) -> Ids:
         # of the library's ways in, this one computes no offsets and lets other threads run
         encoding = self._inner.encode_batch_fast([text], add_special_tokens=False)[0]
         return np.array(encoding.ids, dtype=np.uint32)
@@ -147,6 +184,13 @@ class JsonTokenizer:
 
 
 Tokenizer = ByteTokenizer | JsonTokenizer
+
+
+def _count_spelled(text: str, spellings: Sequence[str]) -> Counter[str]:
+    # most texts hold not even the beginning of one, and some tokenizers have hundreds
+    begun = {start for start in {spelling[:2] for spelling in spellings} if start in text}
+    counts = {spelling: text.count(spelling) for spelling in spellings if spelling[:2] in begun}
+    return Counter({spelling: number for spelling, number in counts.items() if number})
 
 
 def _known(ids: Sequence[int] | Ids, vocab_size: int) -> Ids:
@@ -182,6 +226,8 @@ def run_tokenizer(run: Path, data: DataConfig) -> Path | None:
     places = [run / "tokenizer.json"]
     if data.tokenizer_file:
         places.append(Path(data.tokenizer_file))
+    # the folders of a mixture share their tokenizer
+    places += [Path(data.data) / name / "tokenizer.json" for name in parse_mix(data.mix)]
     if data.data:
         places.append(Path(data.data) / "tokenizer.json")
     return next((path for path in places if path.is_file()), None)

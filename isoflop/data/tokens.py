@@ -1,33 +1,45 @@
-"""Token files on disk, memory-mapped; their splits; the seeded stream of batches."""
+"""Token files on disk, memory-mapped, and their splits: of a folder, of a raw file, of a mixture of folders."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64, Integer
+from jaxtyping import Integer
 
 from isoflop.config import DataConfig, RunConfig, TokenDtype
+from isoflop.data.meta import META as META
+from isoflop.data.meta import TOKENIZER, TRAIN, VAL, VERIFIED
+from isoflop.data.meta import read_meta as read_meta
+from isoflop.data.stream import BatchStream as BatchStream
+from isoflop.data.stream import Epochs, Ids, Starts
 from isoflop.data.tokenizer import load_tokenizer
 from isoflop.files import read_json, sha256, write_json
+from isoflop.places import parse_mix
 
-FORMAT = "isoflop tokens 1"
-"""First line of meta.json, so that a later layout can tell itself apart."""
-META, TRAIN, VAL, TOKENIZER = "meta.json", "train.bin", "val.bin", "tokenizer.json"
-VERIFIED = ".verified.json"
-"""Remembers which files were checked against their hashes; deleting it costs a second check."""
 HELD_OUT = 100
 """One token in so many of a raw file, the last ones, is validation."""
+MIXED_VAL = 1 << 24
+"""Most validation tokens of a mixture, which are held in memory: 34 MB, and 64 times what an evaluation reads."""
+log = logging.getLogger(__name__)
 
-Ids = Integer[np.ndarray, " ids"]
-Starts = Int64[np.ndarray, " windows"]
-Batch = Int64[np.ndarray, "batch seq"]
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """One source of a mixture."""
+
+    name: str
+    weight: float
+    """Its share of the sequences."""
+    train: Ids
+    """Training ids."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +47,7 @@ class Tokens:
     """A training and a validation file, open for reading, and what is known of them."""
 
     train: Integer[np.ndarray, " train"]
-    """Training ids."""
+    """Training ids; of a mixture none, see `mixed`."""
     val: Integer[np.ndarray, " val"]
     """Validation ids."""
     vocab_size: int
@@ -48,6 +60,13 @@ class Tokens:
     """UTF-8 bytes of the validation text over its tokens, ends of documents counted; None for raw ids."""
     tokenizer: Path | None
     """The tokenizer.json, where there is one."""
+    mixed: tuple[Share, ...] = ()
+    """The sources of a mixture."""
+
+    @property
+    def train_tokens(self) -> int:
+        """Number of training tokens, of all sources."""
+        return sum(len(share.train) for share in self.mixed) or len(self.train)
 
 
 def open_tokens(
@@ -106,7 +125,12 @@ def open_tokens(
 
 
 def open_configured(data: DataConfig, *, vocab_size: int) -> Tokens:
-    """Open the tokens that a run's configuration names; errors as `open_tokens`."""
+    """Open the tokens that a run's configuration names; errors as `open_tokens` and `open_mixed`."""
+    if data.mix is not None:
+        for name in ("val", "end_of_text", "tokenizer_file"):
+            if (value := getattr(data, name)) is not None:
+                raise ValueError(f"{name}={value!r} is for a raw file, but mix names token folders; leave it out")
+        return open_mixed(Path(data.data), parse_mix(data.mix), vocab_size=vocab_size)
     return open_tokens(
         data.data,
         vocab_size=vocab_size,
@@ -135,23 +159,51 @@ def open_other(path: Path, *, tokenizer: Path | None) -> Tokens:
     return open_tokens(path)
 
 
-def read_meta(folder: Path) -> dict[str, Any]:
-    """Read what a token folder says of itself; what it says is in docs/reference/token-folder.md.
+def open_mixed(place: Path, weights: Mapping[str, float], *, vocab_size: int | None = None) -> Tokens:
+    """Open several token folders as one: training by weight, validation in the same proportions.
+
+    Args:
+        place: The folder from which they are named.
+        weights: Share of each folder, by name.
+        vocab_size: Ids that the model knows.
 
     Raises:
-        ValueError: the folder is none.
+        ValueError: a folder cannot be opened, or they have not one tokenizer.
     """
-    if not (folder / META).exists():
-        raise ValueError(
-            f"{folder} is no token folder (it has no {META}); make one: isoflop data SOURCE --out {folder}"
-        )
-    meta = read_json(folder / META)
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise ValueError(
-            f"{folder / META} does not say {FORMAT!r}, so {folder} is no token folder; "
-            "choose another, or delete it if it was one"
-        )
-    return meta
+    folders = {name: place / name for name in weights}
+    opened = {name: _open_folder(folder, vocab_size) for name, folder in folders.items()}
+    metas = {name: read_meta(folder) for name, folder in folders.items()}
+    first = next(iter(opened))
+    for name, meta in metas.items():
+        if meta["tokenizer_sha256"] != metas[first]["tokenizer_sha256"]:
+            raise ValueError(
+                f"{folders[name]} and {folders[first]} have different tokenizers; build it again with "
+                f"--tokenizer {folders[first] / TOKENIZER}"
+            )
+        split = ("seed", "val_fraction")
+        if any(meta["options"].get(option) != metas[first]["options"].get(option) for option in split):
+            log.warning(
+                "%s and %s were split by another seed or val_fraction: a document of both may be trained on and "
+                "measured on; build them alike",
+                folders[name],
+                folders[first],
+            )
+    # as many as the source allows that has least for its weight
+    most = min(MIXED_VAL, *(len(tokens.val) / weights[name] for name, tokens in opened.items()))
+    parts = [_some_documents(opened[name], round(weight * most)) for name, weight in weights.items()]
+    val = np.concatenate(parts)
+    text = sum(len(part) * (opened[name].bytes_per_token or 0) for name, part in zip(opened, parts, strict=True))
+    shares = tuple(Share(name=name, weight=weight, train=opened[name].train) for name, weight in weights.items())
+    return Tokens(
+        train=val[:0],
+        val=val,
+        vocab_size=opened[first].vocab_size,
+        fingerprint=_fingerprint("mix", *(f"{weights[name]!r} {opened[name].fingerprint}" for name in opened)),
+        end_of_text=opened[first].end_of_text,
+        bytes_per_token=text / len(val),
+        tokenizer=opened[first].tokenizer,
+        mixed=shares,
+    )
 
 
 def _open_folder(folder: Path, vocab_size: int | None) -> Tokens:
@@ -293,72 +345,17 @@ def validation_windows(ids: Ids, *, context_length: int, val_tokens: int) -> Sta
     return np.arange(count, dtype=np.int64) * (len(ids) - 1 - context_length) // max(1, count - 1)
 
 
-@dataclass(frozen=True)
-class BatchStream:
-    """The batches of a run, each a function of seed and step alone, so that a resumed run goes on exactly.
-
-    An epoch cuts the file into windows that do not overlap, from an offset of its own, and takes every window once, in
-    an order of its own. A batch may end one epoch and begin the next.
-    """
-
-    ids: Ids
-    batch_size: int
-    """Sequences in a batch."""
-    context_length: int
-    """Tokens in a sequence."""
-    seed: int
-    _orders: dict[int, tuple[int, Integer[np.ndarray, " windows"]]] = field(default_factory=dict, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed} must not be negative")
-        if len(self.ids) <= self.context_length:
-            raise ValueError(
-                f"the training split has {len(self.ids):,} tokens, less than one context of {self.context_length} and "
-                "the token after it; use more text, or a shorter context_length"
-            )
-        if self.batch_size > self.windows:
-            raise ValueError(
-                f"batch_size={self.batch_size} is more than the {self.windows} windows of {self.context_length} tokens "
-                f"in the training split; try batch_size={self.windows}"
-            )
-
-    @property
-    def windows(self) -> int:
-        """Windows of an epoch: as many as fit after any offset below `context_length`."""
-        return max(1, len(self.ids) // self.context_length - 1)
-
-    def starts(self, step: int) -> Int64[np.ndarray, " batch"]:
-        """Return where the sequences of a batch start."""
-        epoch, at = divmod(step * self.batch_size, self.windows)
-        offset, order = self._order(epoch)
-        chosen = order[at : at + self.batch_size] * np.int64(self.context_length) + offset
-        if len(chosen) == self.batch_size:
-            return chosen
-        offset, order = self._order(epoch + 1)
-        return np.append(chosen, order[: self.batch_size - len(chosen)] * np.int64(self.context_length) + offset)
-
-    def batch(self, step: int) -> tuple[Batch, Batch]:
-        """Return inputs and targets of a step: each target is the token after its input."""
-        return cut_windows(self.ids, self.starts(step), context_length=self.context_length)
-
-    def _order(self, epoch: int) -> tuple[int, Integer[np.ndarray, " windows"]]:
-        if epoch not in self._orders:
-            random = np.random.default_rng([self.seed, epoch])
-            order = np.arange(self.windows, dtype=np.uint32)
-            random.shuffle(order)
-            room = len(self.ids) - self.windows * self.context_length
-            for past in [known for known in self._orders if known < epoch - 1 or known > epoch]:
-                del self._orders[past]
-            self._orders[epoch] = int(random.integers(min(room, self.context_length))), order
-        return self._orders[epoch]
-
-
-def cut_windows(ids: Ids, starts: Int64[np.ndarray, " batch"], *, context_length: int) -> tuple[Batch, Batch]:
-    """Return the windows that start at `starts`, as inputs and the targets one token further."""
-    # a plain array, since indexing a memory map costs more than the batch
-    rows = np.lib.stride_tricks.sliding_window_view(np.asarray(ids), context_length + 1)[starts]
-    return rows[:, :-1].astype(np.int64), rows[:, 1:].astype(np.int64)
+def _some_documents(tokens: Tokens, most: int) -> Ids:
+    """Return whole documents of a validation split, from all over it, that make `most` tokens at most; or its start."""
+    ids = tokens.val
+    step = 1 << 24  # tokens: a few megabytes at a time, however long the split
+    ends = [np.flatnonzero(ids[at : at + step] == tokens.end_of_text) + at + 1 for at in range(0, len(ids), step)]
+    bounds = np.concatenate([[0], *ends])
+    order = np.random.default_rng(0).permutation(len(bounds) - 1)
+    fit = order[np.cumsum(np.diff(bounds)[order]) <= most]
+    if len(fit) == 0:
+        return np.asarray(ids[:most])
+    return np.concatenate([ids[bounds[at] : bounds[at + 1]] for at in np.sort(fit)])
 
 
 def open_stream(config: RunConfig, tokens: Tokens) -> BatchStream:
@@ -367,11 +364,8 @@ def open_stream(config: RunConfig, tokens: Tokens) -> BatchStream:
     Raises:
         ValueError: a split is shorter than one context, or the batch is larger than the data.
     """
-    length = config.model.context_length
+    length, seed = config.model.context_length, config.train.seed
     validation_windows(tokens.val, context_length=length, val_tokens=length)
-    return BatchStream(tokens.train, config.train.batch_size, length, config.train.seed)
-
-
-def batch(ids: Ids, *, step: int, batch_size: int, context_length: int, seed: int) -> tuple[Batch, Batch]:
-    """Return one batch of a BatchStream, for whoever needs just that one."""
-    return BatchStream(ids, batch_size, context_length, seed).batch(step)
+    shares = tokens.mixed or (Share(name="train", weight=1.0, train=tokens.train),)
+    sources = {share.name: Epochs(share.train, length, seed) for share in shares}
+    return BatchStream(sources, tuple(share.weight for share in shares), config.train.batch_size, seed)

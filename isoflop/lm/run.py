@@ -94,7 +94,7 @@ def start(folder: Path, config: RunConfig) -> tuple[Run, int]:
     model = Transformer(config.model, seed=config.train.seed).to(device).train()
     own = config.train.precision == "bf16" and device.type == "cpu"
     optimizer, flats = build(model, config.optim, d_model=config.model.d_model, fused=own)
-    steps = train_steps(config.model, config.train, train_tokens=len(tokens.train))
+    steps = train_steps(config.model, config.train, train_tokens=tokens.train_tokens)
     run = Run(
         folder=folder,
         config=config,

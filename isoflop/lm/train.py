@@ -120,7 +120,7 @@ def _loop(
 
 
 def _default_interval(run: Run) -> int:
-    epoch = len(run.tokens.train) // (run.config.train.batch_size * run.config.model.context_length)
+    epoch = run.tokens.train_tokens // (run.config.train.batch_size * run.config.model.context_length)
     return max(1, epoch if run.steps >= 2 * epoch else run.steps // 5)
 
 
@@ -223,7 +223,8 @@ def _finish(run: Run, steps: int, final: Evaluation | None, reason: str | None) 
         "perplexity": None if final is None else final.perplexity,
         "bits_per_byte": None if final is None else final.bits_per_byte,
         "val_tokens": None if final is None else final.tokens,
-        "train_tokens": len(run.tokens.train),
+        "train_tokens": run.tokens.train_tokens,
+        "sources": run.stream.seen(steps),
         "seconds": round(state.seconds, 3),
         "tokens_per_second": round(tokens / state.seconds, 1),
         "peak_memory_bytes": state.memory_bytes,
@@ -241,7 +242,7 @@ def _finish(run: Run, steps: int, final: Evaluation | None, reason: str | None) 
         loss=None if final is None else final.loss,
         status="complete" if final is not None else "diverged",
         budget=config.train.flops,
-        unique_tokens=float(min(tokens, len(run.tokens.train))),
+        unique_tokens=sum(source["unique_tokens"] for source in run.stream.seen(steps).values()),
         measured=measured if reason is None else measured | {"diverged": reason},
         config=config.to_dict(),
     )

@@ -89,10 +89,10 @@ def plan(study: Study, folder: Path, *, targets: bool = False) -> list[Planned]:
         ValueError: the tokens do not suit, a budget cannot be met, or there is no target.
     """
     tokens = open_configured(study.data, vocab_size=study.model.vocab_size)
-    facts: dict[str, Any] = {"data_sha256": tokens.fingerprint, "train_tokens": len(tokens.train)}
+    facts: dict[str, Any] = {"data_sha256": tokens.fingerprint, "train_tokens": tokens.train_tokens}
     configs = design.target(study, **facts) if targets else design.runs(study, **facts, centres=_centres(folder))
     out = folder / ("target" if targets else "runs")
-    planned = [Planned(out / config.id, config, _flops(config, len(tokens.train))) for config in configs]
+    planned = [Planned(out / config.id, config, _flops(config, tokens.train_tokens)) for config in configs]
     return sorted(planned, key=lambda run: -run.flops)
 
 

@@ -81,7 +81,7 @@ def progress(folder: Path) -> Progress:
     if study.target_flops is not None:
         planned += [run for run in drive.plan(study, folder, targets=True) if run.folder.exists()]
     records = drive.records(planned)
-    train_tokens = len(open_configured(study.data, vocab_size=study.model.vocab_size).train)
+    train_tokens = open_configured(study.data, vocab_size=study.model.vocab_size).train_tokens
     begun = [run for run in planned if run.folder not in records and (run.folder / "log.jsonl").exists()]
     told = [_underway(run, train_tokens) for run in begun]
     return Progress(study=study, planned=planned, records=records, underway=[run for run in told if run is not None])
