@@ -22,6 +22,7 @@ from isoflop.data.tokens import BatchStream, Tokens, open_configured, open_strea
 from isoflop.flops import FLOPS, compute, params_by_convention, train_steps
 from isoflop.lm import checkpoint as checkpoints
 from isoflop.lm.evaluate import Evaluation, evaluate
+from isoflop.lm.journal import note
 from isoflop.lm.kernels import keep_freed_memory
 from isoflop.lm.model import Transformer
 from isoflop.lm.optim import build, clip_by_global_norm
@@ -114,6 +115,7 @@ def train(
     try:
         with filelock.FileLock(folder / "lock", timeout=0):
             run, step = _start(folder, config)
+            note(folder, began=step)
             return _loop(run, step, on_progress, should_stop)
     except filelock.Timeout:
         raise ValueError(f"{folder} is being trained by another process; wait for it or stop it") from None
@@ -224,6 +226,7 @@ def _save(run: _Run, step: int) -> None:
     tensors: Mapping[str, Mapping[str, Tensor]] = {"model": model, "optimizer": moments, "random": random}
     saved = checkpoints.Checkpoint(step=step, tensors=tensors, state=asdict(run.state))
     checkpoints.save(run.folder, saved, keep_last=run.config.train.keep_last)
+    note(run.folder, saved=step)
 
 
 def _loop(
@@ -391,4 +394,5 @@ def _finish(run: _Run, steps: int, final: Evaluation | None, reason: str | None)
         config=config.to_dict(),
     )
     record.write(run.folder / "record.json")
+    note(run.folder, done=steps)
     return record

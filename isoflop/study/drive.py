@@ -17,7 +17,7 @@ from isoflop.study import design
 from isoflop.study.design import Study
 from isoflop.study.failures import note, quarantined
 from isoflop.study.launch import EXECUTORS
-from isoflop.study.launch.event import PATIENCE, Event
+from isoflop.study.launch.event import PATIENCE, Event, Executor
 
 CENTRES = "centres.json"
 """N around which each budget's sizes lie, in the folder of a study that recentres."""
@@ -109,14 +109,15 @@ def _centres(folder: Path) -> dict[float, float]:
 def drive(
     planned: Sequence[Planned],
     *,
-    executor: str = "local",
+    executor: str | Executor = "local",
     workers: int | None = None,
     patience: float = PATIENCE,
     on_event: Callable[[Event], None],
 ) -> list[Event]:
     """Train what is not done yet; return what did not come to its end, one event a run with the reason.
 
-    A failed run stops no other. It is tried again from its last checkpoint, until it is quarantined.
+    A failed run stops no other. It is tried again from its last checkpoint, until it is quarantined. The executor is a
+    name of EXECUTORS, or one of them with its options bound.
     """
     todo = [run for run in planned if run.record is None]
     lost: dict[Path, Event] = {}
@@ -133,8 +134,9 @@ def drive(
         if reason := quarantined(run.folder):
             lost[run.folder] = Event(kind="failed", run=run.folder, reason=f"not tried: it {reason}")
     batch = [run.folder for run in todo if run.folder not in lost]
+    launch = EXECUTORS[executor] if isinstance(executor, str) else executor
     while batch:
-        EXECUTORS[executor](batch, workers=workers, patience=patience, on_event=watch)
+        launch(batch, workers=workers, patience=patience, on_event=watch)
         batch = [run for run, event in lost.items() if event.kind == "failed" and not quarantined(run)]
         for run_folder in batch:
             del lost[run_folder]
