@@ -1,6 +1,6 @@
-"""The contract of executors, on real processes: python -m pytest -m slow tests/test_launch.py"""
+"""The contract of executors, on real processes: python -m pytest -m slow tests/test_launch.py; make slurm; make ray"""
 
-import json
+import importlib.util
 import os
 import shutil
 import signal
@@ -16,7 +16,7 @@ import pytest
 
 from isoflop.config import DataConfig, TrainConfig, read_run
 from isoflop.files import write_json
-from isoflop.presets import preset
+from isoflop.lm.journal import read_journal, trained_twice
 from isoflop.record import Record
 from isoflop.study import drive
 from isoflop.study.design import Study
@@ -24,6 +24,11 @@ from isoflop.study.launch import EXECUTORS
 from isoflop.study.launch.event import Event, cancel
 
 PATIENCE = 6.0
+NEEDS = {
+    "local": pytest.mark.skipif(False, reason="always there"),
+    "slurm": pytest.mark.skipif("SLURM_CONF" not in os.environ, reason="no Slurm here; `make slurm` starts one"),
+    "ray": pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="no Ray here; `make ray` installs it"),
+}
 
 
 def trainers(folder: Path) -> list[psutil.Process]:
@@ -67,7 +72,7 @@ def spoil(planned: list[drive.Planned], token_folder: Path, tmp_path: Path) -> d
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("executor", [pytest.param(name, marks=NEEDS[name]) for name in EXECUTORS])
 def test_twelve_runs_nine_complete_three_reported(executor: str, token_folder: Path, tmp_path: Path) -> None:
     planned = twelve(token_folder, tmp_path / "study")
     who = spoil(planned, token_folder, tmp_path)
@@ -90,15 +95,13 @@ def test_twelve_runs_nine_complete_three_reported(executor: str, token_folder: P
     assert set(reasons) == {who["cancelled"], who["hangs"], who["fails"]}, reasons
     assert reasons[who["cancelled"]] == ("cancelled", "no longer wanted")
     assert reasons[who["hangs"]] == ("failed", f"no progress for {PATIENCE:g} seconds")
-    assert "gone does not exist" in reasons[who["fails"]][1]
+    assert reasons[who["fails"]][0] == "failed" and "gone does not exist" in reasons[who["fails"]][1]
     done = [run for run in planned if run.record is not None and run.record.status == "complete"]
     assert len(done) == 9 and who["killed"] in {run.folder for run in done}
     finished = [event.run for event in events if event.kind == "done"]
     assert len(finished) == len(set(finished)) == 9
-    for run in done:
-        lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
-        steps = [line["step"] for line in lines if "train_loss" in line]
-        assert steps == sorted(set(steps))
+    assert [trained_twice(run.folder) for run in planned] == [None] * 12
+    assert len({line["owner"] for line in read_journal(who["killed"])}) == 2
     assert not [process for run in planned for process in trainers(run.folder) if process.pid != os.getpid()]
 
 

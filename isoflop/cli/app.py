@@ -40,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:
         return _fail(_os_sentence(error))
-    except KeyboardInterrupt:
-        print("\nisoflop: stopped; the same command goes on where this one was", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        said = str(stop) or "stopped; the same command goes on where this one was"
+        print(f"\nisoflop: {said}", file=sys.stderr)
         return 130
 
 
@@ -71,7 +72,8 @@ def _dispatch(args: list[str]) -> int:
 def call(command: Command, args: Sequence[str], *, prog: str) -> None:
     """Parse `args` by the command's signature (its docstring is the help) and call it.
 
-    A command may carry `prepare`, which turns the arguments into its defaults before they are read (presets).
+    A command may carry `prepare`, which turns the arguments into its defaults before they are read (presets), and
+    `options`, which lists what can be given beside them when one is misspelt.
     """
     import tyro
 
@@ -91,9 +93,8 @@ def call(command: Command, args: Sequence[str], *, prog: str) -> None:
         raise ValueError(f"{prog} has no place for {unknown[0]!r}; quote what belongs together, see `{prog} --help`")
     if unknown:
         flags = _flags(_binder(ready), options)
-        raise ValueError(
-            f"{prog} has no option {unknown[0]!r}{_nearest(unknown[0], flags)}; `{prog} --help` lists them"
-        )
+        listed = getattr(command, "options", lambda args: "")(list(args)) or f"`{prog} --help` lists them"
+        raise ValueError(f"{prog} has no option {unknown[0]!r}{_nearest(unknown[0], flags)}; {listed}")
     bound()
 
 
@@ -260,7 +261,7 @@ VERBS: Mapping[str, Verb] = {
     "export": Verb("isoflop.cli.models:export", "write a model as a folder that transformers opens"),
     "import": Verb("isoflop.cli.models:import_model", "make a run of a Llama or GPT-2 folder"),
     "study plan": Verb("isoflop.cli.price:plan", "show a study's runs, time and price before it starts"),
-    "study run": Verb("isoflop.cli.study:run", "train the runs of a study, one process a core"),
+    "study run": Verb("isoflop.cli.study:run", "train the runs of a study, here, on Slurm or on Ray"),
     "study status": Verb("isoflop.cli.study:status", "show what of a study is done"),
     "study cancel": Verb("isoflop.cli.study:cancel", "call runs off, wherever they are trained"),
     "study retry": Verb("isoflop.cli.study:retry", "let failed and cancelled runs be tried again"),

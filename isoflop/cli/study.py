@@ -9,15 +9,19 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-from isoflop.cli.app import Command, main, positional, with_defaults
+from isoflop.cli.app import Command, flag_value, main, positional, with_defaults
 from isoflop.study.design import Study, read_study
-from isoflop.study.launch.event import PATIENCE
+from isoflop.study.launch import EXECUTORS, ExecutorName
+from isoflop.study.launch.event import PATIENCE, Executor
+from isoflop.study.launch.ray import RayOptions
+from isoflop.study.launch.slurm import SlurmOptions
 
 if TYPE_CHECKING:
     from isoflop.record import Record
@@ -32,11 +36,14 @@ def run(
     out: str | None = None,
     target: bool = False,
     ladder: bool = False,
-    workers: int | None = None,
+    executor: ExecutorName = "local",
+    workers: Annotated[int | None, arg(aliases=["--max-parallel"])] = None,
     patience: float = PATIENCE,
     json: bool = False,
+    slurm: SlurmOptions = SlurmOptions(),  # noqa: B008 - frozen, as the next
+    ray: RayOptions = RayOptions(),  # noqa: B008
 ) -> None:
-    """Train the runs of a study, one process a core; what is done is never redone, so the same command goes on.
+    """Train the runs of a study, here or on a cluster; what is done is never redone, so the same command goes on.
 
     A study is a TOML file (studies/demo.toml is one), the folder of an earlier one, or the flags below; flags change
     single fields of a file. `isoflop study run --data T --budgets 1e11 2e11 4e11` guesses the sizes.
@@ -47,12 +54,17 @@ def run(
         out: Folder of the study; None: its name.
         target: Train the larger run of [target], not the runs of the design.
         ladder: Train the runs, fit the law, write the forecast of the target down, train it, and score the forecast.
-        workers: Processes; None: one a core.
+        executor: Who trains: processes of this machine, Slurm's queue, or Ray.
+        workers: Runs at once; None: one a GPU or a core here, as many as there is room for on a cluster.
         patience: Seconds without progress after which a run is ended as failed.
         json: Print the records as JSON lines.
+        slurm: What Slurm is asked for.
+        ray: What Ray is asked for.
     """
     from isoflop.study import drive
     from isoflop.study.ledger import Ledger
+
+    launch = _executor(executor, slurm=slurm, ray=ray)
 
     folder = Path(out or (file if file and Path(file).is_dir() else study.name))
     study = with_tokens(study, folder)
@@ -65,7 +77,8 @@ def run(
     for wave in [drive.plan(study, folder, targets=True)] if target else drive.waves(study, folder):
         planned += wave
         with _display(wave, quiet=json) as show:
-            failures += drive.drive(wave, workers=workers, patience=patience, ledger=ledger, on_event=show)
+            waits: dict[str, Any] = {"workers": workers, "patience": patience, "ledger": ledger}
+            failures += drive.drive(wave, executor=launch, **waits, on_event=show)
     if json:
         for record in drive.records(planned).values():
             print(json_module.dumps({"id": record.id, "status": record.status, "loss": record.loss}))
@@ -90,6 +103,30 @@ def _climb(folder: Path, workers: int | None) -> None:
             sys.exit(code)
 
 
+def _executor(name: ExecutorName, **options: SlurmOptions | RayOptions) -> Executor:
+    """Return an executor with its options bound.
+
+    Raises:
+        ValueError: options were given that belong to another executor.
+    """
+    for owner, given in options.items():
+        changed = [field for field, value in asdict(given).items() if value != getattr(type(given)(), field)]
+        if changed and owner != name:
+            flag = f"--{changed[0].replace('_', '-')}"
+            raise ValueError(f"{flag} is an option of the executor {owner}; add --executor {owner}, or leave it out")
+    launch: Callable[..., None] = EXECUTORS[name]
+    return partial(launch, options=options[name]) if name in options else launch
+
+
+def _options(args: Sequence[str]) -> str:
+    """List the options of the executor that a command names, for whoever misspells one."""
+    owner = {"slurm": SlurmOptions, "ray": RayOptions}.get(flag_value(args, "--executor") or "")
+    if owner is None:
+        return ""
+    names = ["workers", "max_parallel", "patience", *(field.name for field in fields(owner))]
+    return f"this executor takes {', '.join('--' + name.replace('_', '-') for name in names)}"
+
+
 def prepare_study(command: Command) -> Callable[[Sequence[str]], Command]:
     """Let the study file, or the folder of a study, be the defaults that single flags change."""
 
@@ -105,6 +142,7 @@ def prepare_study(command: Command) -> Callable[[Sequence[str]], Command]:
 
 
 run.prepare = prepare_study(run)  # type: ignore[attr-defined]
+run.options = _options  # type: ignore[attr-defined]
 
 
 def status(folder: Positional[str], *, json: bool = False) -> None:

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from isoflop.lm.train import Progress
     from isoflop.record import Record
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Signals that ask a run to save and stop; the last is the warning that queues send before a time limit."""
+ORPHAN = 4.0
+"""Seconds that a worker without a driver gets to save its checkpoint."""
+
 
 def train(
     folder: Positional[str | None] = None,
@@ -155,7 +160,7 @@ def _changes(folder: Path, preset: str | None, *parts: Any) -> str:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into a question that the training loop asks; a second Ctrl-C stops at once."""
+    """Turn Ctrl-C, SIGTERM and SIGUSR1 into a question that the training loop asks; a second Ctrl-C stops at once."""
     asked = False
 
     def ask(number: int, frame: object) -> None:
@@ -163,7 +168,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
         asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in STOPS}
     try:
         yield lambda: asked
     finally:
@@ -236,6 +241,8 @@ def _leave_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(ORPHAN)
+    os.kill(os.getpid(), signal.SIGKILL)  # it hangs where no signal reaches the training loop
 
 
 def _serve() -> None:
@@ -262,7 +269,23 @@ def _serve() -> None:
 
             try:
                 record = train_run(folder, on_progress=show, should_stop=should_stop)
-            except (ValueError, OSError, RuntimeError) as error:
-                say(event="failed", run=folder.name, reason=" ".join(f"{type(error).__name__}: {error}".split()))
+            except (ValueError, OSError, RuntimeError, MemoryError) as error:
+                say(event="failed", run=folder.name, reason=_failure(error))
                 continue
             say(event="stopped" if record is None else "done", run=folder.name, status=record and record.status)
+
+
+def _failure(error: Exception) -> str:
+    """Why a run failed, in one line; the peak where memory ran out."""
+    import resource
+
+    import torch
+
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in said:
+        return said
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS: getrusage(2) of each
+    peak = kibibytes * (1 if sys.platform == "darwin" else 1024)
+    if isinstance(error, torch.OutOfMemoryError):
+        peak = torch.cuda.max_memory_allocated()
+    return f"out of memory at a peak of {peak / 1e9:.2f} GB: {said}"

@@ -16,6 +16,8 @@ from isoflop.config import RunConfig, read_run
 from isoflop.data.tokens import BatchStream, Tokens, open_configured, open_stream
 from isoflop.flops import train_steps
 from isoflop.lm import checkpoint as checkpoints
+from isoflop.lm.journal import note
+from isoflop.lm.lease import Lease
 from isoflop.lm.model import Transformer
 from isoflop.lm.optim import build
 
@@ -45,6 +47,7 @@ class Run:
     """A run being trained."""
 
     folder: Path
+    lease: Lease
     config: RunConfig
     tokens: Tokens
     stream: BatchStream
@@ -85,7 +88,7 @@ def load_model(folder: Path) -> tuple[RunConfig, Transformer]:
     return config, model.eval()
 
 
-def start(folder: Path, config: RunConfig) -> tuple[Run, int]:
+def start(folder: Path, config: RunConfig, lease: Lease) -> tuple[Run, int]:
     """Open a run's tokens, build its model and optimizer, go to its newest checkpoint; return it and the steps done."""
     tokens = open_data(config)
     stream = open_stream(config, tokens)
@@ -97,6 +100,7 @@ def start(folder: Path, config: RunConfig) -> tuple[Run, int]:
     steps = train_steps(config.model, config.train, train_tokens=tokens.train_tokens)
     run = Run(
         folder=folder,
+        lease=lease,
         config=config,
         tokens=tokens,
         stream=stream,
@@ -162,4 +166,6 @@ def save(run: Run, step: int) -> None:
     model = dict(run.model.named_parameters())
     tensors: Mapping[str, Mapping[str, Tensor]] = {"model": model, "optimizer": moments, "random": random}
     saved = checkpoints.Checkpoint(step=step, tensors=tensors, state=asdict(run.state))
+    run.lease.check()
     checkpoints.save(run.folder, saved, keep_last=run.config.train.keep_last)
+    note(run.folder, saved=step)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import psutil
 import torch
 
@@ -19,7 +18,9 @@ from isoflop.config import read_run
 from isoflop.data.tokens import validation_windows
 from isoflop.flops import FLOPS, compute, params_by_convention
 from isoflop.lm.evaluate import Evaluation, evaluate
+from isoflop.lm.journal import note
 from isoflop.lm.kernels import keep_freed_memory
+from isoflop.lm.lease import hold
 from isoflop.lm.optim import clip_by_global_norm
 from isoflop.lm.run import Run, save, start
 from isoflop.lm.schedule import multiplier
@@ -73,12 +74,10 @@ def train(
         return Record.read(folder / "record.json")
     config = read_run(folder)
     keep_freed_memory()
-    try:
-        with filelock.FileLock(folder / "lock", timeout=0):
-            run, step = start(folder, config)
-            return _loop(run, step, on_progress, should_stop)
-    except filelock.Timeout:
-        raise ValueError(f"{folder} is being trained by another process; wait for it or stop it") from None
+    with hold(folder) as lease:
+        run, step = start(folder, config, lease)
+        note(folder, began=step)
+        return _loop(run, step, on_progress, should_stop)
 
 
 def _loop(
@@ -246,5 +245,7 @@ def _finish(run: Run, steps: int, final: Evaluation | None, reason: str | None) 
         measured=measured if reason is None else measured | {"diverged": reason},
         config=config.to_dict(),
     )
+    run.lease.check()
     record.write(run.folder / "record.json")
+    note(run.folder, done=steps)
     return record

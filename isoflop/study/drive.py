@@ -18,7 +18,7 @@ from isoflop.study import design
 from isoflop.study.design import Study
 from isoflop.study.failures import note, quarantined
 from isoflop.study.launch import EXECUTORS
-from isoflop.study.launch.event import PATIENCE, Event, cancel
+from isoflop.study.launch.event import PATIENCE, Event, Executor, cancel
 from isoflop.study.ledger import Ledger
 
 CENTRES = "centres.json"
@@ -121,7 +121,7 @@ def _centres(folder: Path) -> dict[float, float]:
 def drive(
     planned: Sequence[Planned],
     *,
-    executor: str = "local",
+    executor: str | Executor = "local",
     workers: int | None = None,
     patience: float = PATIENCE,
     ledger: Ledger | None = None,
@@ -130,7 +130,8 @@ def drive(
     """Train what is not done yet; return what did not come to its end, one event a run with the reason.
 
     A failed run stops no other. It is tried again from its last checkpoint, until it is quarantined. What the caps of
-    the ledger leave no room for is not started, and what is running when one is used up saves and stops.
+    the ledger leave no room for is not started, and what is running when one is used up saves and stops. The executor
+    is a name of EXECUTORS, or one of them with its options bound.
     """
     todo = [run for run in planned if run.record is None]
     lost: dict[Path, Event] = {}
@@ -149,11 +150,12 @@ def drive(
         if reason := quarantined(run.folder):
             lost[run.folder] = Event(kind="failed", run=run.folder, reason=f"not tried: it {reason}")
     batch = [run.folder for run in todo if run.folder not in lost]
+    launch = EXECUTORS[executor] if isinstance(executor, str) else executor
     while batch:
         refused = _refused(ledger, [run for run in todo if run.folder in batch])
         lost |= refused
         batch = [run for run in batch if run not in refused]
-        EXECUTORS[executor](batch, workers=workers, patience=patience, on_event=watch)
+        launch(batch, workers=workers, patience=patience, on_event=watch)
         batch = [run for run, event in lost.items() if event.kind == "failed" and not quarantined(run)]
         for run_folder in batch:
             del lost[run_folder]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from isoflop.study.launch.event import CANCEL
@@ -30,9 +31,14 @@ def failures(run: Path) -> list[str]:
 def quarantined(run: Path) -> str | None:
     """Why a run is left alone: it failed twice running in the same way, or `MOST` times; None if it may be tried."""
     told = failures(run)
-    if len(told) >= 2 and told[-1] == told[-2]:
+    if len(told) >= 2 and _way(told[-1]) == _way(told[-2]):
         return f"failed twice in the same way: {told[-1]}"
     return f"failed {len(told)} times, last: {told[-1]}" if len(told) >= MOST else None
+
+
+def _way(reason: str) -> str:
+    """A reason without its numbers: sizes, process ids and steps differ each time that one thing goes wrong."""
+    return re.sub(r"\d+(\.\d+)?", "#", reason)
 
 
 def forgive(run: Path) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
-from isoflop.study.launch import local
+from isoflop.study.launch import local, ray, slurm
 from isoflop.study.launch.event import Executor
 
-EXECUTORS: Mapping[str, Executor] = {"local": local.run}
+ExecutorName = Literal["local", "slurm", "ray"]
+EXECUTORS: Mapping[str, Executor] = {"local": local.run, "slurm": slurm.run, "ray": ray.run}

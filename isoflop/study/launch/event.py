@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from isoflop.files import read_json, write_json
 
@@ -29,6 +29,7 @@ class Event:
     """Why it failed, or was called off."""
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Trains run folders, in the order given, until each is done, has failed or was called off."""
 

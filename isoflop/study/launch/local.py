@@ -1,21 +1,29 @@
-"""Warm worker processes on this machine, one a core: each keeps one `isoflop train -` and is fed run folders."""
+"""Warm worker processes on this machine, one a GPU or a core: each keeps one `isoflop train -` and is fed runs."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import queue
+import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
+from isoflop.config import read_run
 from isoflop.study.launch.event import Event, cancelled
+from isoflop.study.launch.memory import oom_kills
 
 TICK = 0.5
 """Seconds between looks at the clock and at cancel marks."""
@@ -27,11 +35,26 @@ STILLBORN = 2
 """Workers that end before they are ready until no more are tried."""
 RETRY_BUSY = 2.0
 """Seconds until such a run is asked for again; by then it may be done."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """What one worker gets of a machine."""
+
+    threads: int
+    """CPU threads."""
+    core: int | None = None
+    """The CPU core that it is kept on; None: any."""
+    gpu: str | None = None
+    """The GPU that it sees, as CUDA_VISIBLE_DEVICES names it; None: what its driver sees."""
 
 
 @dataclass
 class _Worker:
     process: subprocess.Popen[str]
+    oom_kills: int
+    """How many processes the kernel had ended for want of memory when it was started."""
     run: Path | None = None
     heard: float = 0.0
     """When it last spoke, or was given its run."""
@@ -41,6 +64,8 @@ class _Worker:
     """Why it was asked to end, where that was the driver's doing."""
     cancelled: bool = False
     """Whether it was asked to end because its run was called off."""
+    memory: int = 0
+    """The most memory that it was seen to hold, in bytes."""
     errors: list[str] = field(default_factory=list)
     """The last lines of its standard error, for the reason when it dies."""
     listeners: list[threading.Thread] = field(default_factory=list)
@@ -60,7 +85,7 @@ class _Pool:
     """The workers, the runs that wait, and the queue on which the workers' lines arrive."""
 
     waiting: list[Path]
-    threads: int
+    slots: Sequence[Slot]
     tell: Callable[[Event], None]
     held: dict[Path, float] = field(default_factory=dict)
     """Runs that another controller trains, and when to ask for them again."""
@@ -72,11 +97,13 @@ class _Pool:
     """Workers that ended before they were ready."""
 
     def start(self, slot: int) -> None:
-        command = [sys.executable, "-m", "isoflop", "train", "-", "--threads", str(self.threads)]
-        if self.threads == 1:
-            command += ["--core", str(_cores()[slot % len(_cores())])]
+        place = self.slots[slot]
+        command = [sys.executable, "-m", "isoflop", "train", "-", "--threads", str(place.threads)]
+        if place.core is not None:
+            command += ["--core", str(place.core)]
         process = subprocess.Popen(
             command,
+            env={**os.environ, **({} if place.gpu is None else {"CUDA_VISIBLE_DEVICES": place.gpu})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -86,7 +113,7 @@ class _Pool:
         )
         if slot in self.workers:
             self.workers[slot].close()
-        self.workers[slot] = worker = _Worker(process)
+        self.workers[slot] = worker = _Worker(process, oom_kills())
         worker.listeners = [
             threading.Thread(target=self._listen, args=(slot, worker), daemon=True),
             threading.Thread(target=_keep_tail, args=(worker,), daemon=True),
@@ -136,6 +163,8 @@ class _Pool:
         for worker in self.workers.values():
             if worker.run is None:
                 continue
+            with contextlib.suppress(psutil.Error):
+                worker.memory = max(worker.memory, psutil.Process(worker.process.pid).memory_info().rss)
             if worker.stopping is None and (reason := cancelled(worker.run)):
                 worker.stopping, worker.cancelled, worker.heard = reason, True, now
                 worker.process.terminate()
@@ -149,19 +178,20 @@ class _Pool:
 
     def stop(self) -> None:
         """Ask every worker to save its checkpoint, and wait for it; interrupted once more, end them at once."""
-        for worker in self.workers.values():
-            worker.process.terminate()
-            if worker.process.stdin and not worker.process.stdin.closed:
-                with contextlib.suppress(OSError):
-                    worker.process.stdin.close()
         until = time.monotonic() + DRAIN
         try:
+            for worker in self.workers.values():
+                worker.process.terminate()
+                if worker.process.stdin and not worker.process.stdin.closed:
+                    with contextlib.suppress(OSError):
+                        worker.process.stdin.close()
             for worker in self.workers.values():
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     worker.process.wait(timeout=max(0.0, until - time.monotonic()))
         finally:
             for worker in self.workers.values():
                 worker.process.kill()
+            for worker in self.workers.values():
                 worker.process.wait()
                 worker.close()
 
@@ -171,38 +201,103 @@ def run(folders: Sequence[Path], *, workers: int | None, patience: float, on_eve
 
     Args:
         folders: Run folders; the longest first leaves the cores busy to the end.
-        workers: Processes; None: one a core. Fewer runs than cores share the cores as threads.
+        workers: Processes; None: one a GPU, or one a core where there is none. They share the cores as threads.
         patience: Seconds without a sign of progress after which a run is ended as failed.
         on_event: Called with everything that happens.
 
     Raises:
         ValueError: there is no worker.
-        KeyboardInterrupt: passed on after every worker has saved its run.
+        KeyboardInterrupt: passed on after every worker has saved its run; SIGTERM and SIGHUP count as Ctrl-C.
     """
     if workers is not None and workers < 1:
-        raise ValueError(f"workers={workers} must be at least 1; leave it out for one a core")
-    cores = len(_cores())
-    slots = min(workers or cores, len(folders))
-    pool = _Pool(waiting=list(folders), threads=max(1, cores // max(slots, 1)), tell=on_event)
-    try:
-        for slot in range(slots):
-            pool.start(slot)
-        alive = set(range(slots))
-        while alive:
-            try:
-                slot, line = pool.lines.get(timeout=TICK)
-            except queue.Empty:
-                pool.look(patience)
-                continue
-            if line is not None:
-                _answer(pool, slot, json.loads(line))
-            elif _ended(pool, slot):
-                pool.start(slot)
-            else:
-                alive.discard(slot)
+        raise ValueError(f"workers={workers} must be at least 1; leave it out for one a GPU, or one a core")
+    gpus = visible_gpus() if any(map(_wants_gpu, folders)) else []
+    train_on(machine_slots(workers, len(folders), gpus), folders, patience=patience, on_event=on_event)
+
+
+def train_on(
+    slots: Sequence[Slot], folders: Sequence[Path], *, patience: float, on_event: Callable[[Event], None]
+) -> None:
+    """Train run folders by one worker a slot, as `run` does."""
+    pool = _Pool(waiting=list(folders), slots=slots, tell=on_event)
+    with _interrupted():
+        try:
+            _work(pool, patience)
+        except KeyboardInterrupt:
+            busy = sum(worker.run is not None for worker in pool.workers.values())
+            log.warning("saving the checkpoints of %d runs; Ctrl-C once more stops at once", busy)
+            raise
+        finally:
+            pool.stop()
+
+
+def _work(pool: _Pool, patience: float) -> None:
+    for slot in range(len(pool.slots)):
+        pool.start(slot)
+    alive = set(range(len(pool.slots)))
+    while alive:
+        try:
+            slot, line = pool.lines.get(timeout=TICK)
+        except queue.Empty:
             pool.look(patience)
+            continue
+        if line is not None:
+            _answer(pool, slot, json.loads(line))
+        elif _ended(pool, slot):
+            pool.start(slot)
+        else:
+            alive.discard(slot)
+        pool.look(patience)
+
+
+def machine_slots(workers: int | None, runs: int, gpus: Sequence[str]) -> list[Slot]:
+    """Share this machine: GPUs in turn, cores as threads, and a core of its own for a worker of one thread."""
+    cores = _cores()
+    count = min(workers or len(gpus) or len(cores), runs)
+    threads = max(1, len(cores) // max(count, 1))
+    return [
+        Slot(
+            threads=threads,
+            core=cores[slot % len(cores)] if threads == 1 and not gpus else None,
+            gpu=gpus[slot % len(gpus)] if gpus else None,
+        )
+        for slot in range(count)
+    ]
+
+
+def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Names by which CUDA_VISIBLE_DEVICES calls the GPUs that a worker may use; asked without importing torch."""
+    chosen = environment.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True).stdout
+    return [str(k) for k, _ in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))]
+
+
+def _wants_gpu(folder: Path) -> bool:
+    try:
+        return read_run(folder).train.device != "cpu"
+    except (OSError, ValueError):
+        return False  # its worker says what is wrong with it
+
+
+@contextmanager
+def _interrupted() -> Iterator[None]:
+    """Let a terminal that is closed, or a plain kill, end this process as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.default_int_handler) for number in _ENDS}
+    try:
+        yield
     finally:
-        pool.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_ENDS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 def _ended(pool: _Pool, slot: int) -> bool:
@@ -261,6 +356,8 @@ def _keep_tail(worker: _Worker) -> None:
 
 def _death(worker: _Worker) -> str:
     code = worker.process.wait()
+    if code == -signal.SIGKILL and oom_kills() > worker.oom_kills:
+        return f"out of memory: the kernel ended its process, last seen at {worker.memory / 1e9:.2f} GB"
     said = next((line for line in reversed(worker.errors) if line), "")
     ended = f"its process was killed by signal {-code}" if code < 0 else f"its process ended with code {code}"
     return f"{ended}{f': {said}' if said else ''}"
