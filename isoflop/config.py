@@ -18,12 +18,22 @@ MlpKind = Literal["gelu", "swiglu", "relu2"]
 InitKind = Literal["fixed", "fan_in"]
 ScheduleKind = Literal["cosine", "linear", "constant", "wsd"]
 OptimizerKind = Literal["adamw"]
+ParametrizationKind = Literal["standard", "mup", "depth_mup", "completep"]
 Precision = Literal["fp32", "bf16", "autocast"]
 Device = Literal["auto", "cpu", "cuda"]
 TokenDtype = Literal["int16", "uint16", "int32", "uint32", "int64"]
 
 PASSING: Mapping[str, bool] = {"identity": False}
 """Marks a field that changes where or how often a run writes, not what it computes: left out of the run's id."""
+ADDED: Mapping[str, bool] = {"added": True}
+"""Marks a field that older runs lack: part of the id only where it differs from its default, so that theirs stay."""
+BASES: Mapping[ParametrizationKind, tuple[str, ...]] = {
+    "standard": (),
+    "mup": ("base_width",),
+    "depth_mup": ("base_width", "base_depth"),
+    "completep": ("base_width", "base_depth"),
+}
+"""What each parametrization has to know of the base model, whose rates it carries over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +89,28 @@ class ModelConfig:
     head_std: float = 0.02
     """Initial standard deviation of an untied read-out."""
     depth_init: bool = True
-    """Divide out_std by √(2·num_layers), as GPT-2 does."""
+    """Divide out_std by √(2·num_layers), or √(2·base_depth) where that is given, as GPT-2 does."""
+    parametrization: ParametrizationKind = field(default="standard", metadata=ADDED)
+    """What a model of another width or depth takes over from a base model: nothing; rates and initial weights by μP
+    (arXiv:2203.03466); with depth, by depth-μP (arXiv:2310.02244) or CompleteP (arXiv:2505.01618)."""
+    base_width: int | None = field(default=None, metadata=ADDED)
+    """d_model of the base model that rates were chosen for, for every parametrization but standard."""
+    base_depth: int | None = field(default=None, metadata=ADDED)
+    """num_layers of the base model, for depth_mup and completep."""
+    base_head_size: int | None = field(default=None, metadata=ADDED)
+    """Head size of the base model, where heads grow with the width; None: they keep their size and grow in number."""
+    alpha_in: float = field(default=1.0, metadata=ADDED)
+    """Factor of the embedding."""
+    alpha_out: float = field(default=1.0, metadata=ADDED)
+    """Factor of the logits."""
 
     def __post_init__(self) -> None:
         of_their_types(self)
         positive(self, "vocab_size", "context_length", "d_model", "num_layers", "num_heads", "num_kv_heads", "d_ff")
         positive(self, "rope_theta", "embed_std", "position_std", "in_std", "out_std", "head_std")
+        positive(self, "base_width", "base_depth", "base_head_size", "alpha_in", "alpha_out")
         fraction(self, "attn_pdrop", "residual_pdrop")
+        self._check_base()
         if self.d_model % self.heads:
             nearest = max(1, round(self.d_model / self.heads)) * self.heads
             raise ValueError(
@@ -101,6 +126,29 @@ class ModelConfig:
                 f"d_model={self.d_model} over num_heads={self.heads} gives heads of {self.head_size}, but RoPE turns "
                 f"pairs and needs an even size; try d_model={self.d_model + self.heads} or position=learned"
             )
+
+    def _check_base(self) -> None:
+        wanted = BASES[self.parametrization]
+        for name in ("base_width", "base_depth"):
+            value = getattr(self, name)
+            if name in wanted and value is None:
+                raise ValueError(
+                    f"parametrization={self.parametrization} carries rates over from a base model; "
+                    f"say which by {' and '.join(wanted)}"
+                )
+            if name not in wanted and value is not None:
+                raise ValueError(
+                    f"{name}={value} means nothing to parametrization={self.parametrization}; leave it out"
+                )
+        if self.base_head_size is not None and self.parametrization == "standard":
+            raise ValueError(
+                f"base_head_size={self.base_head_size} means nothing to parametrization=standard; leave it out"
+            )
+
+    @property
+    def rate_width(self) -> int:
+        """Width that a peak rate is for: the base model's, from where the parametrization scales it, or d_model."""
+        return self.d_model if self.base_width is None else self.base_width
 
     @property
     def heads(self) -> int:
@@ -196,7 +244,7 @@ class OptimConfig:
             raise ValueError(f"final_lr_fraction={self.final_lr_fraction} must lie between 0 and 1")
 
     def peak_lr(self, d_model: int) -> float:
-        """Peak learning rate of a model of this width."""
+        """Peak learning rate of a model of this width (`ModelConfig.rate_width`)."""
         return self.lr if self.lr_width is None else self.lr * self.lr_width / d_model
 
 
@@ -273,7 +321,7 @@ class RunConfig:
     @property
     def id(self) -> str:
         """Name of the run's folder: width, depth, and ten digits of the hash of everything that decides its result."""
-        known = {part: _identity(getattr(self, part)) for part in PARTS} | {"data_sha256": self.data_sha256}
+        known = {part: _hashed(getattr(self, part)) for part in PARTS} | {"data_sha256": self.data_sha256}
         digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
         return f"d{self.model.d_model}-l{self.model.num_layers}-{digest[:10]}"
 
@@ -315,6 +363,11 @@ PARTS: Mapping[str, Any] = {"model": ModelConfig, "data": DataConfig, "optim": O
 
 def _identity(part: Any) -> dict[str, Any]:
     return {f.name: getattr(part, f.name) for f in fields(part) if f.metadata.get("identity", True)}
+
+
+def _hashed(part: Any) -> dict[str, Any]:
+    unchanged = {f.name for f in fields(part) if f.metadata.get("added") and getattr(part, f.name) == f.default}
+    return {name: value for name, value in _identity(part).items() if name not in unchanged}
 
 
 def write_run(config: RunConfig, out: Path) -> Path:
