@@ -28,7 +28,6 @@ from isoflop.lm.families import Family, family_of, names_in, read_config, write_
 from isoflop.lm.generate import open_tokenizer
 from isoflop.lm.model import Transformer
 from isoflop.lm.run import load_model
-from isoflop.lm.transfer import carried_over
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -44,7 +43,7 @@ def export(run: Path, out: Path) -> tuple[Family, Tokenizer | None]:
         ValueError: no family has such a model, the run has no checkpoint, or `out` holds something.
     """
     config, model = load_model(run)
-    shape = replace(carried_over(config.model, "standard", config.model), alpha_in=1.0, alpha_out=1.0)
+    shape = replace(config.model.carried_over("standard", config.model), alpha_in=1.0, alpha_out=1.0)
     family, tokenizer = family_of(shape), open_tokenizer(run, config.data)
     value = write_config(family, shape)
     model = _folded(model, shape)

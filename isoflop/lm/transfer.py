@@ -7,12 +7,11 @@ Hidden widths (heads times head size, d_ff) are taken to grow as d_model does.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from isoflop.config import BASES, ModelConfig, ParametrizationKind
+from isoflop.architecture import ModelConfig, ParametrizationKind
 
 Kind = Literal["embedding", "hidden", "vector", "final_norm", "readout"]
 
@@ -59,18 +58,6 @@ def width_ratio(model: ModelConfig) -> float:
 def depth_ratio(model: ModelConfig) -> float:
     """Return n, or 1 where the parametrization takes no care of depth."""
     return model.num_layers / (model.base_depth or model.num_layers)
-
-
-def carried_over(model: ModelConfig, parametrization: ParametrizationKind, base: ModelConfig) -> ModelConfig:
-    """Return a model of the same shape in another parametrization, from this base model where it needs one."""
-    wanted = BASES[parametrization]
-    return replace(
-        model,
-        parametrization=parametrization,
-        base_width=base.d_model if "base_width" in wanted else None,
-        base_depth=base.num_layers if "base_depth" in wanted else None,
-        base_head_size=base.head_size if "base_width" in wanted else None,
-    )
 
 
 def multipliers(name: str, param: Tensor, model: ModelConfig, optimizer: str = "adamw") -> Multipliers:
@@ -128,4 +115,4 @@ PARAMETRIZATIONS: Mapping[ParametrizationKind, float] = {
     "depth_mup": 0.5,  # arXiv:2310.02244
     "completep": 1.0,  # arXiv:2505.01618
 }
-"""The power a; what else they differ in is which ratios are not 1 (`isoflop.config.BASES`)."""
+"""The power a; what else they differ in is which ratios are not 1 (`isoflop.architecture.BASES`)."""
