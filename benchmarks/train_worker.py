@@ -24,13 +24,13 @@ PEAK_SIZE = 2048
 
 def our_step(model: nn.Module, loss_of: Loss, bf16: bool) -> Callable[[Tensor, Tensor], float]:
     """What `isoflop.lm.train` does in a step."""
-    from isoflop.config import OptimConfig
+    from isoflop.config import ModelConfig, OptimConfig
     from isoflop.lm.kernels import keep_freed_memory
     from isoflop.lm.optim import build, clip_by_global_norm
 
     keep_freed_memory()
     optim = OptimConfig(lr=LR, lr_width=None, beta1=BETAS[0], beta2=BETAS[1], weight_decay=WEIGHT_DECAY)
-    optimizer, flats = build(model, optim, d_model=1, fused=bf16)
+    optimizer, flats = build(model, optim, shape=ModelConfig(), fused=bf16)
     grads = [flat.grads for flat in flats]
     products = torch.bfloat16 if bf16 else torch.float32
 

@@ -1,4 +1,4 @@
-"""Every choice on one page: the frozen configurations of model, data, optimizer and training."""
+"""Every choice but the model's own (`isoflop.architecture`): data, optimizer, training, and the run as a whole."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from isoflop.architecture import ModelConfig as ModelConfig
 from isoflop.fields import fraction, of_their_types, positive
 from isoflop.files import read_json, write_json
 from isoflop.places import found, lasting, parse_mix
 
-PositionKind = Literal["learned", "rope"]
-NormKind = Literal["layernorm", "rmsnorm"]
-MlpKind = Literal["gelu", "swiglu", "relu2"]
-InitKind = Literal["fixed", "fan_in"]
 ScheduleKind = Literal["cosine", "linear", "constant", "wsd"]
 OptimizerKind = Literal["adamw"]
 Precision = Literal["fp32", "bf16", "autocast"]
@@ -26,109 +23,6 @@ TokenDtype = Literal["int16", "uint16", "int32", "uint32", "int64"]
 
 PASSING: Mapping[str, bool] = {"identity": False}
 """Marks a field that changes where or how often a run writes, not what it computes: left out of the run's id."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Shape and parts of a decoder-only Transformer."""
-
-    vocab_size: int = 256
-    """Number of token ids."""
-    context_length: int = 128
-    """Longest sequence, tokens."""
-    d_model: int = 128
-    """Width of the residual stream."""
-    num_layers: int = 4
-    """Number of blocks (attention and MLP)."""
-    num_heads: int | None = None
-    """Query heads per layer; None: one for every 64 of d_model."""
-    num_kv_heads: int | None = None
-    """Key and value heads per layer (grouped-query attention, arXiv:2305.13245); None: as many as query heads."""
-    d_ff: int | None = None
-    """Width of the MLP; None: 4·d_model, or 8/3·d_model rounded up to a multiple of 8 for swiglu."""
-    position: PositionKind = "rope"
-    """Positions: a learned table, or rotary embedding (RoPE, arXiv:2104.09864)."""
-    rope_theta: float = 10_000.0
-    """Base wavelength of RoPE, in tokens (arXiv:2104.09864)."""
-    norm: NormKind = "rmsnorm"
-    """Pre-norm of each branch and the final norm: LayerNorm (arXiv:1607.06450) or RMSNorm (arXiv:1910.07467)."""
-    norm_gain: bool = True
-    """Norms multiply by a learned vector."""
-    norm_bias: bool = False
-    """Norms add a learned vector."""
-    attn_bias: bool = False
-    """Attention projections add a learned vector."""
-    mlp_bias: bool = False
-    """MLP projections add a learned vector."""
-    mlp: MlpKind = "gelu"
-    """MLP: GELU, SwiGLU (arXiv:2002.05202), or squared ReLU (arXiv:2109.08668)."""
-    tied_head: bool = True
-    """The read-out uses the embedding's matrix."""
-    attn_pdrop: float = 0.0
-    """Dropout probability of attention weights, training only."""
-    residual_pdrop: float = 0.0
-    """Dropout probability of each branch's output and of the embedding, training only."""
-    init: InitKind = "fixed"
-    """Matrices start with the standard deviation given, or with it divided by the square root of their fan-in."""
-    embed_std: float = 0.02
-    """Initial standard deviation of the token embedding."""
-    position_std: float = 0.02
-    """Initial standard deviation of learned positions."""
-    in_std: float = 0.02
-    """Initial standard deviation of the matrices that read the residual stream (see init)."""
-    out_std: float = 0.02
-    """Initial standard deviation of the matrices that write to it (see init, depth_init)."""
-    head_std: float = 0.02
-    """Initial standard deviation of an untied read-out."""
-    depth_init: bool = True
-    """Divide out_std by √(2·num_layers), as GPT-2 does."""
-
-    def __post_init__(self) -> None:
-        of_their_types(self)
-        positive(self, "vocab_size", "context_length", "d_model", "num_layers", "num_heads", "num_kv_heads", "d_ff")
-        positive(self, "rope_theta", "embed_std", "position_std", "in_std", "out_std", "head_std")
-        fraction(self, "attn_pdrop", "residual_pdrop")
-        if self.d_model % self.heads:
-            nearest = max(1, round(self.d_model / self.heads)) * self.heads
-            raise ValueError(
-                f"d_model={self.d_model} does not split into num_heads={self.heads} equal heads; try d_model={nearest}"
-            )
-        if self.heads % self.kv_heads:
-            divisors = ", ".join(str(n) for n in range(1, self.heads + 1) if self.heads % n == 0)
-            raise ValueError(
-                f"num_kv_heads={self.kv_heads} does not divide num_heads={self.heads}; try one of {divisors}"
-            )
-        if self.position == "rope" and self.head_size % 2:
-            raise ValueError(
-                f"d_model={self.d_model} over num_heads={self.heads} gives heads of {self.head_size}, but RoPE turns "
-                f"pairs and needs an even size; try d_model={self.d_model + self.heads} or position=learned"
-            )
-
-    @property
-    def heads(self) -> int:
-        """Query heads, with the default worked out: the divisor of d_model nearest to d_model / 64."""
-        if self.num_heads is not None:
-            return self.num_heads
-        parity = 2 if self.position == "rope" and self.d_model % 2 == 0 else 1
-        divisors = [n for n in range(1, self.d_model + 1) if self.d_model % (n * parity) == 0]
-        return min(divisors, key=lambda n: (abs(n - self.d_model / 64), n))
-
-    @property
-    def kv_heads(self) -> int:
-        """Key and value heads, with the default worked out."""
-        return self.num_kv_heads if self.num_kv_heads is not None else self.heads
-
-    @property
-    def head_size(self) -> int:
-        """Width of one head."""
-        return self.d_model // self.heads
-
-    @property
-    def mlp_width(self) -> int:
-        """Width of the MLP, with the default worked out."""
-        if self.d_ff is not None:
-            return self.d_ff
-        return 8 * -(-self.d_model // 3) if self.mlp == "swiglu" else 4 * self.d_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +95,7 @@ class OptimConfig:
             raise ValueError(f"final_lr_fraction={self.final_lr_fraction} must lie between 0 and 1")
 
     def peak_lr(self, d_model: int) -> float:
-        """Peak learning rate of a model of this width."""
+        """Peak learning rate of a model of this width (`ModelConfig.rate_width`)."""
         return self.lr if self.lr_width is None else self.lr * self.lr_width / d_model
 
 
@@ -278,7 +172,7 @@ class RunConfig:
     @cached_property
     def id(self) -> str:
         """Name of the run's folder: width, depth, and ten digits of the hash of everything that decides its result."""
-        known = {part: _identity(getattr(self, part)) for part in PARTS} | {"data_sha256": self.data_sha256}
+        known = {part: _hashed(getattr(self, part)) for part in PARTS} | {"data_sha256": self.data_sha256}
         digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
         return f"d{self.model.d_model}-l{self.model.num_layers}-{digest[:10]}"
 
@@ -320,6 +214,11 @@ PARTS: Mapping[str, Any] = {"model": ModelConfig, "data": DataConfig, "optim": O
 
 def _identity(part: Any) -> dict[str, Any]:
     return {f.name: getattr(part, f.name) for f in fields(part) if f.metadata.get("identity", True)}
+
+
+def _hashed(part: Any) -> dict[str, Any]:
+    unchanged = {f.name for f in fields(part) if f.metadata.get("added") and getattr(part, f.name) == f.default}
+    return {name: value for name, value in _identity(part).items() if name not in unchanged}
 
 
 def write_run(config: RunConfig, out: Path) -> Path:

@@ -8,6 +8,9 @@ from functools import cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+ADDED: Mapping[str, bool] = {"added": True}
+"""Marks a field that older runs lack: part of the id only where it differs from its default, so that theirs stay."""
+
 
 def of_their_types(owner: object) -> None:
     """Check every field of a dataclass against its annotation.

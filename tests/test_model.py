@@ -135,7 +135,7 @@ def gradients(model: Transformer, ids: Tensor, products: torch.dtype, autocast: 
     return torch.cat([param.grad.flatten() for param in model.parameters()])
 
 
-def plain_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, scale: float | None = None) -> Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
     scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
@@ -168,7 +168,7 @@ def test_fp32_computes_what_it_always_did() -> None:
     optim = OptimConfig(lr=0.01, lr_width=None)
     shape = {"vocab_size": 61, "context_length": 24, "d_model": 32, "num_layers": 2, "num_heads": 2, "d_ff": None}
     model = Transformer(preset("70M", attn_pdrop=0.1, residual_pdrop=0.1, **shape)).train()
-    optimizer, flats = build(model, optim, d_model=32)
+    optimizer, flats = build(model, optim, shape=model.config)
     generator, losses = torch.Generator().manual_seed(1), []
     for _ in range(6):
         ids = torch.randint(0, 61, (4, 25), generator=generator)

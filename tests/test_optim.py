@@ -67,7 +67,7 @@ def test_flat_buffers_change_nothing() -> None:
     config = preset("gpt", vocab_size=13, context_length=8, d_model=16, num_layers=2, num_heads=2)
     optim = OptimConfig(lr=0.01, lr_width=None, weight_decay=0.2)
     flat, plain = Transformer(config), Transformer(config)
-    optimizer, flats = build(flat, optim, d_model=16)
+    optimizer, flats = build(flat, optim, shape=config)
     groups = [
         {
             "params": [p for name, p in plain.named_parameters() if decays(name, p, optim) is decayed],

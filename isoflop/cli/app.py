@@ -280,6 +280,8 @@ VERBS: Mapping[str, Verb] = {
     "compare": Verb(
         "isoflop.cli.compare:compare", "say whether recipe B is better than A, by how much, and if it lasts"
     ),
+    "coordcheck": Verb("isoflop.cli.transfer:coordcheck", "check that activations keep their size as a model grows"),
+    "lr-sweep": Verb("isoflop.cli.transfer:lr_sweep", "see whether the best rate of a small model serves larger ones"),
     "diagnose": Verb("isoflop.cli.diagnose:diagnose", "say what a fit rests on, and what should make one doubt it"),
     "render": Verb("isoflop.cli.report:render", "draw a study or a run, and the page of a study"),
 }

@@ -88,12 +88,13 @@ def _prepare_train(args: Sequence[str]) -> Command:
         return with_defaults(train, data=run.data, model=run.model, optim=run.optim, train=run.train)
     shape = preset(name) if name else ModelConfig()
     mixed = next(iter(parse_mix(flag_value(args, "--mix"))), "")
-    if (data or mixed) and (vocab_size := _vocabulary(Path(data or "") / mixed, flag_value(args, "--tokenizer-file"))):
+    if (data or mixed) and (vocab_size := vocabulary(Path(data or "") / mixed, flag_value(args, "--tokenizer-file"))):
         shape = replace(shape, vocab_size=vocab_size)
     return with_defaults(train, model=shape)
 
 
-def _vocabulary(data: Path, tokenizer: str | None) -> int | None:
+def vocabulary(data: Path, tokenizer: str | None) -> int | None:
+    """Ids of a token folder, or of the tokenizer of a raw file; None where nothing says them."""
     from isoflop.data.tokenizer import load_tokenizer
     from isoflop.data.tokens import META, read_meta
 

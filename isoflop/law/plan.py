@@ -339,7 +339,7 @@ def _as_the_runs(basis: Basis, model: ModelConfig, _: float) -> Rated:
         )
     optim, train = OptimConfig(**configs[-1]["optim"]), configs[-1]["train"]
     batch = float(train["batch_size"] * model.context_length)
-    return Rate(optim.peak_lr(model.d_model), batch), "the runs' own, scaled by width", ()
+    return Rate(optim.peak_lr(model.rate_width), batch), "the runs' own, scaled by width", ()
 
 
 RATES: Mapping[RateName, Callable[[Basis, ModelConfig, float], Rated]] = {

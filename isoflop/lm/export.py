@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from isoflop.config import DataConfig, OptimConfig, RunConfig, TrainConfig
+from isoflop.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
 from isoflop.data.tokenizer import Tokenizer, load_tokenizer
 from isoflop.files import read_json, sha256, write_bytes, write_json
 from isoflop.flops import count_params
@@ -42,8 +43,10 @@ def export(run: Path, out: Path) -> tuple[Family, Tokenizer | None]:
         ValueError: no family has such a model, the run has no checkpoint, or `out` holds something.
     """
     config, model = load_model(run)
-    family, tokenizer = family_of(config.model), open_tokenizer(run, config.data)
-    value = write_config(family, config.model)
+    shape = replace(config.model.carried_over("standard", config.model), alpha_in=1.0, alpha_out=1.0)
+    family, tokenizer = family_of(shape), open_tokenizer(run, config.data)
+    value = write_config(family, shape)
+    model = _folded(model, shape)
     end = config.data.end_of_text if tokenizer is None else tokenizer.end_of_text
     with _publishing(out) as work:
         # texts are told apart by one token, which therefore also stands before a text
@@ -54,6 +57,27 @@ def export(run: Path, out: Path) -> tuple[Family, Tokenizer | None]:
             tokenizer.save(work / TOKENIZER)
             write_json(work / TOKENIZER_CONFIG, _tokenizer_config(tokenizer, config.model.context_length))
     return family, tokenizer
+
+
+@torch.no_grad()
+def _folded(model: Transformer, shape: ModelConfig) -> Transformer:
+    """Return a standard model that computes the same: every factor of the forward pass goes into weights beside it."""
+    if model.config == shape:
+        return model
+    factors, queries = model.factors, shape.heads * shape.head_size
+    plain = Transformer(shape).eval()
+    plain.load_state_dict(model.state_dict())
+    for name, parameter in plain.named_parameters():
+        if name in ("embed", "position"):
+            parameter.mul_(factors.embedding)
+        elif name.startswith("final_norm."):
+            # a tied read-out has the embedding's factor already
+            parameter.mul_(factors.logits / (factors.embedding if shape.tied_head else 1.0))
+        elif ".attn.out." in name or ".mlp.down." in name:
+            parameter.mul_(factors.residual)
+        elif ".attn.qkv." in name and factors.attention is not None:
+            parameter[:queries].mul_(factors.attention * shape.head_size**0.5)
+    return plain
 
 
 def _tokenizer_config(tokenizer: Tokenizer, context_length: int) -> dict[str, Any]:

@@ -132,8 +132,8 @@ class _BlockAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, angles: Angles | None, kv_heads: int, dropout: float) -> Tensor:
-        q, k, v = _split_heads(qkv, angles, kv_heads)
+    def forward(ctx: Any, qkv: Tensor, angles: Angles | None, kv_heads: int, dropout: float, scale: float) -> Tensor:
+        q, k, v = _split_heads(qkv, angles, kv_heads, scale)
         shared, seq, head_size = q.shape[1:]
         batch = len(qkv)
         out = qkv.new_empty(batch, seq, kv_heads * shared, head_size)
@@ -150,10 +150,11 @@ class _BlockAttention(torch.autograd.Function):
             grouped[..., rows, :] = torch.bmm(weights, v[:, :end]).view(batch, kv_heads, shared, -1, head_size)
         ctx.save_for_backward(q, k, v, *kept, *masks)
         ctx.angles, ctx.kept, ctx.boost, ctx.shape = angles, len(kept), 1 / (1 - dropout), qkv.shape
+        ctx.scale = scale
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None, None]:
         q, k, v, *rest = ctx.saved_tensors
         kept, masks = rest[: ctx.kept], rest[ctx.kept :]
         groups, shared, seq, head_size = q.shape
@@ -175,7 +176,8 @@ class _BlockAttention(torch.autograd.Function):
             scores_grad = torch._softmax_backward_data(weights_grad, weights, -1, weights.dtype)
             q_grad[:, :, rows] = torch.bmm(scores_grad, k[:, :end]).view(groups, shared, -1, head_size)
             k_grad[:, :end] += torch.bmm(scores_grad.transpose(1, 2), q[:, :, rows].reshape(groups, -1, head_size))
-        return _join_heads((q_grad, k_grad, v_grad), ctx.angles, ctx.shape), None, None, None
+        joined = _join_heads((q_grad, k_grad, v_grad), ctx.angles, ctx.shape, ctx.scale)
+        return joined, None, None, None, None
 
 
 def _attention_weights(block: Tensor, keys: Tensor) -> Tensor:
@@ -187,27 +189,27 @@ def _attention_weights(block: Tensor, keys: Tensor) -> Tensor:
     return torch.softmax(scores, -1)
 
 
-def _split_heads(qkv: Tensor, angles: Angles | None, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries turned and over √head_size, keys turned, values; head by head in memory."""
+def _split_heads(qkv: Tensor, angles: Angles | None, kv_heads: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries turned and scaled, keys turned, values; head by head in memory."""
     batch, seq, slots, head_size = qkv.shape
     heads = slots - 2 * kv_heads
     q, k, v = (qkv.new_empty(batch, n, seq, head_size) for n in (heads, kv_heads, kv_heads))
     parts = torch.split(qkv, [heads, kv_heads, kv_heads], dim=2)
-    _turn_into(q.transpose(1, 2), parts[0], angles, head_size**-0.5)
+    _turn_into(q.transpose(1, 2), parts[0], angles, scale)
     _turn_into(k.transpose(1, 2), parts[1], angles, 1.0)
     _turn_into(v.transpose(1, 2), parts[2], None, 1.0)
     groups = batch * kv_heads
     return q.view(groups, -1, seq, head_size), k.view(groups, seq, head_size), v.view(groups, seq, head_size)
 
 
-def _join_heads(grads: tuple[Tensor, Tensor, Tensor], angles: Angles | None, shape: torch.Size) -> Tensor:
+def _join_heads(grads: tuple[Tensor, Tensor, Tensor], angles: Angles | None, shape: torch.Size, scale: float) -> Tensor:
     """The way back of `_split_heads`, for gradients."""
     batch, seq, _, head_size = shape
     qkv_grad = grads[0].new_empty(shape)
     q, k, v = (grad.view(batch, -1, seq, head_size).transpose(1, 2) for grad in grads)
     parts = torch.split(qkv_grad, [q.shape[2], k.shape[2], v.shape[2]], dim=2)
     back = None if angles is None else (angles[0], -angles[1])
-    _turn_into(parts[0], q, back, head_size**-0.5)
+    _turn_into(parts[0], q, back, scale)
     _turn_into(parts[1], k, back, 1.0)
     _turn_into(parts[2], v, None, 1.0)
     return qkv_grad
@@ -226,14 +228,19 @@ def _turn_into(out: Tensor, x: Tensor, angles: Angles | None, scale: float) -> N
 
 
 def block_attention(
-    qkv: Float[Tensor, "batch seq slots head_size"], angles: Angles | None, kv_heads: int, dropout: float = 0.0
+    qkv: Float[Tensor, "batch seq slots head_size"],
+    angles: Angles | None,
+    kv_heads: int,
+    dropout: float = 0.0,
+    scale: float | None = None,
 ) -> Float[Tensor, "batch seq heads head_size"]:
-    """softmax(q·kᵀ / √head_size) v over the tokens up to one's own, q and k turned by `angles` before.
+    """softmax(scale·q·kᵀ) v over the tokens up to one's own, q and k turned by `angles` before.
 
-    Slots are the query heads, then the kv heads' keys, then their values. For bf16 on a CPU; in fp32 torch's own
-    `scaled_dot_product_attention` is the faster one.
+    The scale is 1/√head_size unless it is given. Slots are the query heads, then the kv heads' keys, then their values.
+    For bf16 on a CPU; in fp32 torch's own `scaled_dot_product_attention` is the faster one.
     """
-    out: Tensor = _BlockAttention.apply(qkv, angles, kv_heads, dropout)  # type: ignore[no-untyped-call]
+    scale = qkv.shape[-1] ** -0.5 if scale is None else scale
+    out: Tensor = _BlockAttention.apply(qkv, angles, kv_heads, dropout, scale)  # type: ignore[no-untyped-call]
     return out
 
 

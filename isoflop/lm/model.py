@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from isoflop.config import ModelConfig
 from isoflop.lm.kernels import block_attention, linear_cross_entropy, mixed_linear, rotate, tabled_gelu
+from isoflop.lm.transfer import forward_factors, multipliers, width_ratio
 
 Hidden = Float[Tensor, "batch seq d_model"]
 
@@ -118,11 +119,15 @@ def causal_attention(
     k: Float[Tensor, "batch seq kv_heads head_size"],
     v: Float[Tensor, "batch seq kv_heads head_size"],
     dropout: float = 0.0,
+    scale: float | None = None,
 ) -> Float[Tensor, "batch seq heads head_size"]:
-    """softmax(q·kᵀ / √head_size) v over the tokens up to one's own; a kv head serves heads / kv_heads query heads."""
+    """softmax(scale·q·kᵀ) v over the tokens up to one's own; a kv head serves heads / kv_heads query heads.
+
+    The scale is 1/√head_size unless it is given.
+    """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     shared = q.shape[1] != k.shape[1]
-    out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=shared)
+    out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scale, enable_gqa=shared)
     return out.transpose(1, 2)
 
 
@@ -161,6 +166,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads, self.head_size = config.heads, config.kv_heads, config.head_size
         self.dropout = config.attn_pdrop
+        self.scale = forward_factors(config).attention
         width = (config.heads + 2 * config.kv_heads) * config.head_size
         self.qkv = Linear(config.d_model, width, bias=config.attn_bias)
         self.out = Linear(config.d_model, config.d_model, bias=config.attn_bias)
@@ -171,13 +177,13 @@ class Attention(nn.Module):
         qkv = self.qkv(x).view(batch, seq, self.heads + 2 * self.kv_heads, self.head_size)
         dropout = self.dropout if self.training else 0.0
         if _mixed(qkv, self.qkv.weight):
-            mixed = block_attention(qkv, angles, self.kv_heads, dropout)
+            mixed = block_attention(qkv, angles, self.kv_heads, dropout, self.scale)
         else:
             qk, v = qkv.split([self.heads + self.kv_heads, self.kv_heads], dim=2)
             if angles is not None:
                 qk = rotate(qk, *angles)
             q, k = qk.split([self.heads, self.kv_heads], dim=2)
-            mixed = causal_attention(q, k, v, dropout)
+            mixed = causal_attention(q, k, v, dropout, self.scale)
         written: Tensor = self.out(mixed.reshape(batch, seq, d_model))
         return written
 
@@ -201,20 +207,20 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); dropout on both branches while training."""
+    """x + f·attention(norm(x)), then x + f·mlp(norm(x)), f of the parametrization; dropout on both while training."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.attn_norm, self.attn = Norm(config), Attention(config)
         self.mlp_norm, self.mlp = Norm(config), Mlp(config)
-        self.dropout = config.residual_pdrop
+        self.dropout, self.factor = config.residual_pdrop, forward_factors(config).residual
 
     def forward(
         self, x: Hidden, angles: tuple[Tensor, Tensor] | None = None, products: torch.dtype = torch.float32
     ) -> Hidden:
         """Add both branches, their matrix products in the type given, to the residual stream, which stays in fp32."""
-        x = x + self._drop(self.attn(self.attn_norm(x, products), angles))
-        return x + self._drop(self.mlp(self.mlp_norm(x, products)))
+        x = torch.add(x, self._drop(self.attn(self.attn_norm(x, products), angles)), alpha=self.factor)
+        return torch.add(x, self._drop(self.mlp(self.mlp_norm(x, products))), alpha=self.factor)
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout) if self.training and self.dropout else x
@@ -228,7 +234,7 @@ class Transformer(nn.Module):
 
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.factors = config, forward_factors(config)
         self.embed = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
         learned = config.position == "learned"
         self.position = nn.Parameter(torch.empty(config.context_length, config.d_model)) if learned else None
@@ -264,7 +270,7 @@ class Transformer(nn.Module):
         return self.embed if self.head is None else self.head
 
     def hidden(self, ids: Int[Tensor, "batch seq"], products: torch.dtype = torch.float32) -> Hidden:
-        """Hidden states after the final norm, in fp32 (`products` is the type of the products before it).
+        """What the read-out multiplies, in fp32 (`products` is the type of the products before it).
 
         Raises:
             ValueError: the sequence is longer than the context.
@@ -275,13 +281,15 @@ class Transformer(nn.Module):
         x = embedding(ids, self.embed)
         if self.position is not None:
             x = x + self.position[:seq]
+        if self.factors.embedding != 1.0:
+            x = x * self.factors.embedding
         if self.training and self.config.residual_pdrop:
             x = F.dropout(x, self.config.residual_pdrop)
         angles = None if self.config.position != "rope" else (self.cos[:seq], self.sin[:seq])
         for block in self.blocks:
             x = block(x, angles, products)
         normed: Tensor = self.final_norm(x)
-        return normed
+        return normed if self.factors.logits == 1.0 else normed * self.factors.logits
 
 
 def init_weights(model: Transformer, *, seed: int) -> None:
@@ -292,10 +300,12 @@ def init_weights(model: Transformer, *, seed: int) -> None:
     | token embedding; learned positions; untied read-out | embed_std; position_std; head_std |
     | qkv, MLP up and gate | in_std, over √fan_in with init=fan_in |
     | attention out, MLP down | out_std likewise, and over √(2·num_layers) with depth_init |
+
+    A parametrization other than the standard one draws as its base model does, times its multipliers.
     """
     config = model.config
     generator = torch.Generator().manual_seed(seed)
-    depth = math.sqrt(2 * config.num_layers) if config.depth_init else 1.0
+    depth = math.sqrt(2 * (config.base_depth or config.num_layers)) if config.depth_init else 1.0
     plain = {"embed": config.embed_std, "position": config.position_std, "head": config.head_std}
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2:
@@ -304,7 +314,8 @@ def init_weights(model: Transformer, *, seed: int) -> None:
         if std is None:
             writes = name.endswith(("attn.out.weight", "mlp.down.weight"))
             std = config.out_std / depth if writes else config.in_std
-            std /= math.sqrt(parameter.shape[1]) if config.init == "fan_in" else 1.0
+            std /= math.sqrt(parameter.shape[1] / width_ratio(config)) if config.init == "fan_in" else 1.0
+        std *= multipliers(name, parameter, config).init
         nn.init.normal_(parameter, std=std, generator=generator)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isoflop.config import OptimConfig
+from isoflop.config import ModelConfig, OptimConfig
+from isoflop.lm.transfer import multipliers
 
 
 def clip_by_global_norm(grads: Iterable[Tensor], max_norm: float) -> Tensor:
@@ -132,23 +133,26 @@ class Flat:
 
 
 def build(
-    model: nn.Module, optim: OptimConfig, *, d_model: int, fused: bool = False
+    model: nn.Module, optim: OptimConfig, *, shape: ModelConfig, fused: bool = False
 ) -> tuple[torch.optim.Optimizer, list[Flat]]:
-    """Move the model's parameters into flat groups and return the optimizer over them, set to the peak rate."""
-    named = list(model.named_parameters())
-    groups = []
-    for decayed in (True, False):
-        params = [param for name, param in named if decays(name, param, optim) is decayed]
-        if params:
-            groups.append((Flat(params), optim.weight_decay if decayed else 0.0))
-    optimizer = OPTIMIZERS[optim.optimizer](
-        [{"params": [flat.values], "weight_decay": decay} for flat, decay in groups],
-        lr=optim.peak_lr(d_model),
-        betas=(optim.beta1, optim.beta2),
-        eps=optim.eps,
-        fused=fused,
-    )
-    return optimizer, [flat for flat, _ in groups]
+    """Move the model's parameters into flat groups and return the optimizer over them, set to the peak rate.
+
+    A group shares decay and the multipliers of its parametrization: two groups in the standard one. Whoever sets the
+    rate of a group multiplies it by the group's `lr_multiplier`.
+    """
+    members: dict[tuple[bool, float, float, float], list[nn.Parameter]] = {}
+    for name, param in model.named_parameters():
+        scale, decayed = multipliers(name, param, shape, optim.optimizer), decays(name, param, optim)
+        decay = optim.weight_decay * scale.weight_decay if decayed else 0.0
+        members.setdefault((not decayed, decay, scale.lr, scale.eps), []).append(param)
+    peak = optim.peak_lr(shape.rate_width)
+    flats, groups = list[Flat](), list[dict[str, Any]]()
+    for (_, decay, lr, eps), params in sorted(members.items(), key=lambda item: item[0][0]):
+        flats.append(Flat(params))
+        rates = {"lr": peak * lr, "lr_multiplier": lr, "weight_decay": decay, "eps": optim.eps * eps}
+        groups.append({"params": [flats[-1].values], **rates})
+    optimizer = OPTIMIZERS[optim.optimizer](groups, betas=(optim.beta1, optim.beta2), fused=fused)
+    return optimizer, flats
 
 
 OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {"adamw": AdamW}

@@ -96,7 +96,7 @@ def start(folder: Path, config: RunConfig, lease: Lease) -> tuple[Run, int]:
     torch.manual_seed(config.train.seed)
     model = Transformer(config.model, seed=config.train.seed).to(device).train()
     own = config.train.precision == "bf16" and device.type == "cpu"
-    optimizer, flats = build(model, config.optim, d_model=config.model.d_model, fused=own)
+    optimizer, flats = build(model, config.optim, shape=config.model, fused=own)
     steps = train_steps(config.model, config.train, train_tokens=tokens.train_tokens)
     run = Run(
         folder=folder,

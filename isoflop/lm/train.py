@@ -55,6 +55,7 @@ def train(
     folder: Path,
     *,
     on_progress: Callable[[Progress], None] | None = None,
+    on_start: Callable[[Run], None] = lambda run: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Record | None:
     """Train the run of a folder to its end, from its newest checkpoint if it has one, and write its record.
@@ -62,6 +63,7 @@ def train(
     Args:
         folder: Run folder with config.json (`isoflop.config.write_run`).
         on_progress: Called at every line of the log.
+        on_start: Called with the run before its first step, for those who hang hooks on its model.
         should_stop: Asked before every step; when true, the run saves a checkpoint and ends.
 
     Returns:
@@ -77,6 +79,7 @@ def train(
     with hold(folder) as lease:
         run, step = start(folder, config, lease)
         note(folder, began=step)
+        on_start(run)
         return _loop(run, step, on_progress, should_stop)
 
 
@@ -150,9 +153,9 @@ def _step(run: Run, step: int, inputs: Any, targets: Any) -> tuple[float, float,
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.item()
     norm = clip_by_global_norm(run.grads, optim.grad_clip if optim.grad_clip is not None else math.inf).item()
-    lr = optim.peak_lr(run.config.model.d_model) * multiplier(step, steps=run.steps, optim=optim)
+    lr = optim.peak_lr(run.config.model.rate_width) * multiplier(step, steps=run.steps, optim=optim)
     for group in run.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_multiplier"]
     if math.isfinite(loss) and math.isfinite(norm):
         run.optimizer.step()
     return loss, norm, lr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -47,12 +47,22 @@ def picture(draw: Callable[[Axes], Axes], lang: Lang = "en") -> bytes:
     Raises:
         ValueError: Chinese is asked for and no font has it.
     """
+    return panels([draw], lang)
+
+
+def panels(draws: Sequence[Callable[[Axes], Axes]], lang: Lang = "en") -> bytes:
+    """Draw several figures side by side that share their vertical axis, as PNG.
+
+    Raises:
+        ValueError: Chinese is asked for and no font has it.
+    """
     fonts = ["DejaVu Sans"] if lang == "en" else ["DejaVu Sans", chinese_font()]
     style: dict[Any, Any] = {**STYLE, "font.family": fonts}
     buffer = io.BytesIO()
     with mpl.rc_context(style), _quiet_fonts():
-        figure = Figure(figsize=(8, 5), dpi=200, layout="constrained")
-        draw(figure.add_subplot())
+        figure = Figure(figsize=(8 if len(draws) == 1 else 5 * len(draws), 5), dpi=200, layout="constrained")
+        for draw, ax in zip(draws, figure.subplots(1, len(draws), sharey=True, squeeze=False)[0], strict=True):
+            draw(ax)
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
