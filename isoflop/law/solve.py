@@ -239,9 +239,7 @@ class Descents(NamedTuple):
         return Descents(self.problem.join(other.problem), theta, near, *rest)
 
 
-def descend(
-    problem: Problem, rows: Int64[np.ndarray, "batch"], start: Float64[np.ndarray, "batch params"]
-) -> Solution:
+def descend(problem: Problem, rows: Int64[np.ndarray, "batch"], start: Float64[np.ndarray, "batch params"]) -> Solution:
     """Minimise the problems of these rows, each from its start; neighbours of one row that meet go on as one.
 
     A block of descents is filled up whenever half of it is done, so that the few slow ones never run alone.
@@ -290,7 +288,8 @@ def _advance(now: Descents) -> tuple[Descents, Bool[np.ndarray, "batch"]]:
     problem, theta, near, damping, steps, place = now
     trial, promise, cut = _step(near, theta, damping, problem.law)
     there = expand(problem, trial)
-    gain = near.objective - there.objective
+    known = np.isfinite(there.objective)
+    gain = np.where(known, near.objective, 0.0) - np.where(known, there.objective, np.inf)
     short = np.abs(trial - theta).max(1) < 1e-9
     better = gain >= 0
     theta = np.where(better[:, None], trial, theta)
