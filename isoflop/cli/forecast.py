@@ -10,6 +10,7 @@ from tyro.conf import Positional, Suppress
 
 from isoflop.cli.target import Count, Target, asked, read_source, records_of, with_shape
 from isoflop.config import ModelConfig, PresetName
+from isoflop.sources.columns import GUESSED, Columns
 
 if TYPE_CHECKING:
     from isoflop.law.frontier import Frontier
@@ -28,6 +29,7 @@ def predict(
     tokens: float | None = None,
     flops: float | None = None,
     series: str | None = None,
+    columns: Columns = GUESSED,
     json: bool = False,
     model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
     shaped: Suppress[bool] = False,
@@ -49,6 +51,7 @@ def predict(
         tokens: D, training tokens.
         flops: C, training FLOPs.
         series: The series of a table that holds several.
+        columns: Which columns mean what, where their names do not tell.
         json: Print JSON.
         model: Shape.
         shaped: Whether a shape was given.
@@ -61,7 +64,7 @@ def predict(
     elif source is None:
         raise ValueError("say where the runs are, `isoflop predict SOURCE`, or ask a published law with --law")
     else:
-        answer = _by_runs(source, series, count, run)
+        answer = _by_runs(source, series, columns, count, run)
     print(json_module.dumps(answer) if json else _told(answer))
 
 
@@ -86,10 +89,12 @@ def _by_published(name: str, law: Published, run: Target) -> dict[str, Any]:
     return _answer(name, run, law.convention) | {"loss": float(loss), "low": None, "high": None, "basis": basis}
 
 
-def _by_runs(source: str, series: str | None, count: Count | None, run: dict[str, Any]) -> dict[str, Any]:
+def _by_runs(
+    source: str, series: str | None, columns: Columns, count: Count | None, run: dict[str, Any]
+) -> dict[str, Any]:
     from isoflop.law.forecast import forecast
 
-    records = records_of(source, series)
+    records = records_of(source, series, columns)
     target = asked(records.convention, count=count, **run)
     made = forecast(records, N=target.N, D=target.D, C=target.C)
     interval = {"loss": float(made.mean[0]), "low": float(made.low[0]), "high": float(made.high[0])}
@@ -148,6 +153,7 @@ def optimal(
     mfu: float = 0.4,
     law: str | None = None,
     series: str | None = None,
+    columns: Columns = GUESSED,
     seed: int = 0,
     json: bool = False,
 ) -> None:
@@ -164,6 +170,7 @@ def optimal(
         mfu: Part of the device's peak that training reaches (model FLOPs utilisation).
         law: Published constants instead of a source: hoffmann2022, besiroglu2024, kaplan2020, ….
         series: The series of a table that holds several.
+        columns: Which columns mean what, where their names do not tell.
         seed: Seed of the draws for the intervals.
         json: Print JSON.
     """
@@ -173,7 +180,7 @@ def optimal(
     elif source is None:
         raise ValueError("say where the runs are, `isoflop optimal SOURCE`, or ask a published law with --law")
     else:
-        answer = _optima(source, series, budgets, seed)
+        answer = _optima(source, series, columns, budgets, seed)
     print(json_module.dumps(answer) if json else _told_optima(answer))
 
 
@@ -206,13 +213,13 @@ def _optima_published(name: str, source: str | None, budgets: tuple[float, ...])
     return {"source": name, "params_convention": known.convention, "budgets": rows, "notes": [note]}
 
 
-def _optima(source: str, series: str | None, budgets: tuple[float, ...], seed: int) -> dict[str, Any]:
+def _optima(source: str, series: str | None, columns: Columns, budgets: tuple[float, ...], seed: int) -> dict[str, Any]:
     from isoflop.law.fit import Fit, fit
     from isoflop.law.forecast import forecast
     from isoflop.law.frontier import approach2, approach3
     from isoflop.law.uncertainty import bootstrap
 
-    read = read_source(source, series)
+    read = read_source(source, series, columns)
     fitted = read if isinstance(read, Fit) else bootstrap(fit(read), seed=seed)
     frontiers, notes = [approach3(fitted)], []
     try:

@@ -12,6 +12,7 @@ from tyro.conf import Positional, Suppress
 
 from isoflop.cli.target import Count, asked, records_of, with_shape
 from isoflop.config import ModelConfig, PresetName
+from isoflop.sources.columns import GUESSED, Columns
 
 if TYPE_CHECKING:
     from isoflop.study.locked import Locked, Score
@@ -27,6 +28,7 @@ def lock(
     tokens: float | None = None,
     flops: float | None = None,
     series: str | None = None,
+    columns: Columns = GUESSED,
     out: str | None = None,
     json: bool = False,
     model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
@@ -47,6 +49,7 @@ def lock(
         tokens: D, training tokens.
         flops: C, training FLOPs.
         series: The series of a table that holds several.
+        columns: Which columns mean what, where their names do not tell.
         out: File for the forecast; None: forecast.json in the study's folder.
         json: Print JSON.
         model: Shape.
@@ -66,7 +69,7 @@ def lock(
     else:
         if out is None:
             raise ValueError("say with --out in which file the forecast is to stand, such as --out big.forecast.json")
-        path, records = Path(out), records_of(source, series)
+        path, records = Path(out), records_of(source, series, columns)
         N, D, C = asked(records.convention, count=count, **run)
         inputs = sorted(folder.glob("**/record.json")) if folder.is_dir() else [folder]
         locked = write_down(records, path, N=N, D=D, C=C, inputs=inputs)

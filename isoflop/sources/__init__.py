@@ -7,9 +7,10 @@ from pathlib import Path
 
 from isoflop.record import Records
 from isoflop.sources.board import EVENTS, read_board
+from isoflop.sources.columns import GUESSED, Columns
 from isoflop.sources.course import PATTERN, read_npy, read_npys
 from isoflop.sources.folder import read_folder
-from isoflop.sources.table import GUESSED, Columns, read_csv, read_json_table, read_parquet
+from isoflop.sources.table import read_csv, read_json_table, read_parquet
 
 
 def read(source: str | Path, *, series: str | None = None, columns: Columns = GUESSED) -> Records:
@@ -46,6 +47,7 @@ def read(source: str | Path, *, series: str | None = None, columns: Columns = GU
 
 SOURCES: Mapping[str, Callable[[Path, str | None, Columns], Records]] = {
     ".csv": read_csv,
+    ".tsv": read_csv,
     ".json": read_json_table,
     ".npy": read_npy,
     ".parquet": read_parquet,
