@@ -98,6 +98,8 @@ class Records:
     """How N is counted."""
     left_out: tuple[str, ...] = ()
     """Runs that are not fitted, each with its reason."""
+    notes: tuple[str, ...] = ()
+    """How the source was read where that was guessed, and what is odd about it."""
 
     def __len__(self) -> int:
         """Return the number of runs."""

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoflop.law.laws import LAWS
+from isoflop.law.search import search, search_replicates
 from isoflop.law.solve import (
     Prior,
     Problem,
@@ -15,8 +16,6 @@ from isoflop.law.solve import (
     covariance,
     expand,
     residuals,
-    search,
-    search_replicates,
     solve,
     starts,
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from isoflop.record import ParamConvention
+from isoflop.sources.columns import GUESSED, Columns
 
 if TYPE_CHECKING:
     from isoflop.law.backtest import Backtest
@@ -18,6 +19,7 @@ def backtest(
     source: Positional[str],
     *,
     series: str | None = None,
+    columns: Columns = GUESSED,
     params: ParamConvention | None = None,
     law: str = "average",
     cut: tuple[float, ...] = (10.0, 30.0),
@@ -33,6 +35,7 @@ def backtest(
     Args:
         source: Where the runs are, as for `isoflop fit`.
         series: Only this series of a table.
+        columns: Which columns mean what, where their names do not tell.
         params: How N is counted; None: as the source says, compute for own runs.
         law: average (of laws, as `isoflop predict` does), or one law with a bootstrap.
         cut: Largest FLOPs over those fitted; several may be given.
@@ -40,14 +43,14 @@ def backtest(
         seed: Seed of the draws.
         json: Print a JSON list, one object for each series and cut.
     """
+    from isoflop.cli.target import read_runs
     from isoflop.law.backtest import backtest as back_test
-    from isoflop.sources import read
     from isoflop.sources.series import names
 
     done: list[tuple[str, Backtest]] = []
     refused: list[str] = []
-    for name in names(source) if series is None else (series,):
-        records = read(source, series=name)
+    for name in names(source, columns) if series is None else (series,):
+        records = read_runs(source, name, columns)
         records = records if params is None else records.under(params)
         for factor in cut:
             try:

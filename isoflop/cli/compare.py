@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from isoflop.report.words import Lang
+from isoflop.sources.columns import GUESSED, Columns
 
 if TYPE_CHECKING:
     from isoflop.law.compare import Comparison
@@ -24,6 +25,7 @@ def compare(
     at: float | None = None,
     series_a: str | None = None,
     series_b: str | None = None,
+    columns: Columns = GUESSED,
     replicates: int = 1000,
     seed: int = 0,
     out: str | None = None,
@@ -42,19 +44,20 @@ def compare(
         at: Where to extrapolate to, in what is counted; None: ten times the largest common budget.
         series_a: The series of table A, where it holds several.
         series_b: The same of table B.
+        columns: Which columns mean what, where their names do not tell.
         replicates: Draws of noise for the intervals.
         seed: Seed of the draws.
         out: File for the figure; None: compare.png here.
         lang: Language of the figure.
         json: Print the comparison as JSON.
     """
+    from isoflop.cli.target import read_runs
     from isoflop.files import write_bytes
     from isoflop.law.compare import compare as compare_records
     from isoflop.report.axes import picture
     from isoflop.report.comparison import multiplier
-    from isoflop.sources import read
 
-    first, second = read(a, series=series_a), read(b, series=series_b)
+    first, second = read_runs(a, series_a, columns), read_runs(b, series_b, columns)
     made = compare_records(first, second, per=per, floor=_floor(floor), at=at, replicates=replicates, seed=seed)
     path = Path(out or "compare.png")
     write_bytes(path, picture(partial(multiplier, made, lang=lang), lang))

@@ -7,7 +7,7 @@ import json as json_module
 from tyro.conf import Positional
 
 from isoflop.record import ParamConvention
-from isoflop.sources.table import GUESSED, Columns
+from isoflop.sources.columns import GUESSED, Columns
 
 
 def diagnose(
@@ -38,7 +38,8 @@ def diagnose(
         print(json_module.dumps(found.to_dict()))
         return
     runs = found.fit.records
-    print(f"{law}: {len(runs)} runs of {runs.source} · N counted as {runs.convention}\n")
+    print(f"{law}: {len(runs)} runs of {runs.source} · N counted as {runs.convention}")
+    print("".join(f"  note: {note}\n" for note in runs.notes))
     for finding in found.findings:
         print(f"  {SIGNS[finding.level]} {finding.check}: {finding.sentence}")
     for run in runs.left_out:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import Positional
 
 from isoflop.cli.target import WANTED, Target, Wanted, read_source, records_of, with_shape
+from isoflop.sources.columns import GUESSED, Columns
 
 if TYPE_CHECKING:
     from isoflop.law.frontier import Frontier
@@ -22,6 +23,7 @@ def predict(
     law: str | None = None,
     run: Wanted = WANTED,
     series: str | None = None,
+    columns: Columns = GUESSED,
     json: bool = False,
 ) -> None:
     """Predict the loss of a run that was not trained: `isoflop predict demo --d-model 96 --flops 1e13`.
@@ -36,6 +38,7 @@ def predict(
         law: Published constants instead of a source: hoffmann2022, besiroglu2024, kaplan2020, ….
         run: The run that is asked about.
         series: The series of a table that holds several.
+        columns: Which columns mean what, where their names do not tell.
         json: Print JSON.
     """
     if law is not None:
@@ -43,7 +46,7 @@ def predict(
     elif source is None:
         raise ValueError("say where the runs are, `isoflop predict SOURCE`, or ask a published law with --law")
     else:
-        answer = _by_runs(source, series, run)
+        answer = _by_runs(source, series, columns, run)
     print(json_module.dumps(answer) if json else _told(answer))
 
 
@@ -71,10 +74,10 @@ def _by_published(name: str, law: Published, run: Wanted) -> dict[str, Any]:
     return _answer(name, target, law.convention) | {"loss": float(loss), "low": None, "high": None, "basis": basis}
 
 
-def _by_runs(source: str, series: str | None, run: Wanted) -> dict[str, Any]:
+def _by_runs(source: str, series: str | None, columns: Columns, run: Wanted) -> dict[str, Any]:
     from isoflop.law.forecast import forecast
 
-    records = run.counted(records_of(source, series))
+    records = run.counted(records_of(source, series, columns))
     target = run.under(records.convention)
     made = forecast(records, N=target.N, D=target.D, C=target.C)
     interval = {"loss": float(made.mean[0]), "low": float(made.low[0]), "high": float(made.high[0])}
@@ -133,6 +136,7 @@ def optimal(
     mfu: float = 0.4,
     law: str | None = None,
     series: str | None = None,
+    columns: Columns = GUESSED,
     seed: int = 0,
     json: bool = False,
 ) -> None:
@@ -149,6 +153,7 @@ def optimal(
         mfu: Part of the device's peak that training reaches (model FLOPs utilisation).
         law: Published constants instead of a source: hoffmann2022, besiroglu2024, kaplan2020, ….
         series: The series of a table that holds several.
+        columns: Which columns mean what, where their names do not tell.
         seed: Seed of the draws for the intervals.
         json: Print JSON.
     """
@@ -158,7 +163,7 @@ def optimal(
     elif source is None:
         raise ValueError("say where the runs are, `isoflop optimal SOURCE`, or ask a published law with --law")
     else:
-        answer = _optima(source, series, budgets, seed)
+        answer = _optima(source, series, columns, budgets, seed)
     print(json_module.dumps(answer) if json else _told_optima(answer))
 
 
@@ -191,13 +196,13 @@ def _optima_published(name: str, source: str | None, budgets: tuple[float, ...])
     return {"source": name, "params_convention": known.convention, "budgets": rows, "notes": [note]}
 
 
-def _optima(source: str, series: str | None, budgets: tuple[float, ...], seed: int) -> dict[str, Any]:
+def _optima(source: str, series: str | None, columns: Columns, budgets: tuple[float, ...], seed: int) -> dict[str, Any]:
     from isoflop.law.fit import Fit, fit
     from isoflop.law.forecast import forecast
     from isoflop.law.frontier import approach2, approach3
     from isoflop.law.uncertainty import bootstrap
 
-    read = read_source(source, series)
+    read = read_source(source, series, columns)
     fitted = read if isinstance(read, Fit) else bootstrap(fit(read), seed=seed)
     frontiers, notes = [approach3(fitted)], []
     try:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from isoflop.record import ParamConvention
+from isoflop.sources.columns import GUESSED, Columns
 
 GroupBy = Literal["group", "params", "tokens", "budget"]
 
 if TYPE_CHECKING:
+    from isoflop.law.approaches import Comparison
     from isoflop.law.fit import Fit
-    from isoflop.law.frontier import Frontier
-    from isoflop.record import Records
 
 
 def fit(
@@ -27,14 +27,16 @@ def fit(
     objective: str = "huber",
     group: GroupBy = "group",
     bootstrap: int = 1000,
+    at: float | None = None,
     seed: int = 0,
     out: str | None = None,
+    columns: Columns = GUESSED,
     json: bool = False,
 ) -> None:
-    """Fit a scaling law to runs, with 90 % intervals, and the exponents of N* and D* by approaches 2 and 3.
+    """Fit a scaling law to runs, with 90 % intervals, and set four approaches to the optimal N and D side by side.
 
-    SOURCE is a study's folder, a CSV or JSON table with the loss and two of params, tokens, flops, or a file of the
-    course (isoflops_curves.json, scaling_records_*.npy).
+    SOURCE is a study's folder, a CSV, TSV, JSON or Parquet table with the loss and two of params, tokens, flops, or a
+    file of the course (isoflops_curves.json, scaling_records_*.npy).
 
     Args:
         source: Where the runs are.
@@ -44,52 +46,55 @@ def fit(
         objective: What is minimised: huber (of ln L at 1e-3, the literature's), robust, absolute or squared.
         group: Runs alike in this are drawn together: group is what the source says, params makes a run of each size.
         bootstrap: Times that the runs are drawn again for the intervals; 0: no intervals.
+        at: Budget, FLOPs, at which the approaches are compared; None: ten times the largest run.
         seed: Seed of the draws.
         out: File for the fit; None: fit.json in the study's folder, or NAME.fit.json here.
-        json: Print parameters and exponents as JSON.
+        columns: Which columns mean what, where their names do not tell.
+        json: Print parameters and approaches as JSON.
     """
     from isoflop.files import write_json
+    from isoflop.law.approaches import DRAWS, approaches
     from isoflop.law.fit import fit as fit_law
-    from isoflop.law.frontier import approach3
-    from isoflop.law.laws import LAWS
     from isoflop.law.uncertainty import bootstrap as resample
     from isoflop.law.uncertainty import regroup
     from isoflop.sources import read
+    from isoflop.sources.curves import read_curves
 
-    if bootstrap < 0:
-        raise ValueError(f"--bootstrap {bootstrap} must be 0 (no intervals) or more, such as 1000")
-    records = read(source, series=series)
+    _checked(bootstrap, at)
+    records = read(source, series=series, columns=columns)
     records = regroup(records if params is None else records.under(params), group)
     fitted = fit_law(records, law=law, objective=objective)
     if bootstrap:
         fitted = resample(fitted, replicates=bootstrap, seed=seed)
-    frontiers: dict[int, Frontier | None] = {}
-    refused = f"{law} does not tell N from D, so it has no optimum"
-    if LAWS[law].terms is not None:
-        by_parabolas, refused = _approach2(records, bootstrap, seed)
-        frontiers = {3: approach3(fitted), 2: by_parabolas}
-    result = _as_dict(fitted, frontiers)
-    path = (
-        Path(out)
-        if out
-        else Path(source) / "fit.json"
-        if Path(source).is_dir()
-        else Path(f"{Path(source).stem}.fit.json")
-    )
+    budget = BEYOND * float(records.C.max()) if at is None else at
+    curves, draws = read_curves(source, records), min(DRAWS, bootstrap)
+    found = approaches(records, fitted, budget, curves=curves, draws=draws, seed=seed)
+    result = _as_dict(fitted, found)
+    path = Path(out) if out else _beside(Path(source))
     write_json(path, fitted.to_dict())
-    print(json_module.dumps(result) if json else _report(result, refused, path))
+    print(json_module.dumps(result) if json else _report(result, path, chosen=at is None))
 
 
-def _approach2(records: Records, replicates: int, seed: int) -> tuple[Frontier | None, str]:
-    from isoflop.law.frontier import approach2
-
-    try:
-        return approach2(records, replicates=replicates, seed=seed), ""
-    except ValueError as error:
-        return None, str(error)
+BEYOND = 10.0
+"""The approaches are compared at this factor beyond the largest run, where they begin to part."""
+FEWEST_DRAWS, MOST_DRAWS = 20, 100_000
+"""Of fewer draws the 5th percentile is the least; more only fill the memory."""
 
 
-def _as_dict(fitted: Fit, frontiers: dict[int, Frontier | None]) -> dict[str, Any]:
+def _checked(bootstrap: int, at: float | None) -> None:
+    if bootstrap and not FEWEST_DRAWS <= bootstrap <= MOST_DRAWS:
+        raise ValueError(
+            f"--bootstrap {bootstrap} must be 0 (no intervals) or {FEWEST_DRAWS} to {MOST_DRAWS}, such as 1000"
+        )
+    if at is not None and not 0 < at < float("inf"):
+        raise ValueError(f"--at {at:g} must be a positive, finite number of FLOPs")
+
+
+def _beside(source: Path) -> Path:
+    return source / "fit.json" if source.is_dir() else Path(f"{source.stem}.fit.json")
+
+
+def _as_dict(fitted: Fit, found: Comparison) -> dict[str, Any]:
     records = fitted.records
     return {
         "law": fitted.law,
@@ -103,37 +108,44 @@ def _as_dict(fitted: Fit, frontiers: dict[int, Frontier | None]) -> dict[str, An
         "left_out": list(records.left_out),
         "params_convention": records.convention,
         "source": records.source,
-        "exponents": {
-            f"approach {number}": {letter: _interval(getattr(frontier, letter)) for letter in ("a", "b")}
-            for number, frontier in frontiers.items()
-            if frontier is not None
-        },
+        "notes": list(records.notes),
+        "approaches": [answer.to_dict() for answer in found.answers],
+        "model_uncertainty": found.uncertainty(),
     }
 
 
-def _interval(interval: Any) -> dict[str, float | None]:
-    return {name: None if value is None else float(value) for name, value in interval._asdict().items()}
-
-
-def _report(result: dict[str, Any], refused: str, path: Path) -> str:
+def _report(result: dict[str, Any], path: Path, *, chosen: bool) -> str:
     from isoflop.law.laws import LAWS
 
     told = (LAWS[result["law"]].formula.__doc__ or "").split("\n")[0].rstrip(".")
     formula = f"{result['law']}: {told}"
     lines = [
         f"{formula} · {result['runs']} runs of {result['source']} · N counted as {result['params_convention']}",
+        *(f"  note: {note}" for note in result["notes"]),
         "",
         f"  {'':<6} {'value':>10} {'90 % interval':>24}   status",
     ]
     for name, p in result["parameters"].items():
         lines.append(f"  {name:<6} {p['value']:>10.4g} {_range(p):>24}   {p['status']}")
-    for approach, exponents in result["exponents"].items():
-        a, b = exponents["a"], exponents["b"]
-        lines.append(f"  {approach}: N* ∝ C^{a['value']:.3f} ({_range(a)}), D* ∝ C^{b['value']:.3f} ({_range(b)})")
-    if refused:
-        lines.append(f"  approach 2 is refused: {refused}")
+    between = result["model_uncertainty"]
+    why = ", ten times the largest run; --at asks another" if chosen else ""
+    lines += ["", f"  N* ∝ C^a, and N* at C = {between['flops']:.4g} FLOPs{why}; 90 % intervals in brackets"]
+    lines += [_approach(answer) for answer in result["approaches"]]
+    lines += [f"  model uncertainty: {between['sentence']}", ""]
     lines += [f"  left out: {run}" for run in result["left_out"]]
     return "\n".join([*lines, f"  written to {path}"])
+
+
+def _approach(answer: dict[str, Any]) -> str:
+    name = f"  {answer['approach']:<19} "
+    if answer["a"] is None:
+        return f"{name} refused: {answer['note']}"
+    a, N = (_short(answer[key], form) for key, form in (("a", ".3f"), ("params", ".3g")))
+    return f"{name} a = {a:<22} N* = {N:<30} {answer['note']}"
+
+
+def _short(p: dict[str, Any], form: str) -> str:
+    return f"{p['value']:{form}}" + ("" if p["low"] is None else f" ({p['low']:{form}} to {p['high']:{form}})")
 
 
 def _range(p: dict[str, Any]) -> str:

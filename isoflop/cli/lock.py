@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import Positional
 
 from isoflop.cli.target import WANTED, Wanted, records_of, with_shape
+from isoflop.sources.columns import GUESSED, Columns
 
 if TYPE_CHECKING:
     from isoflop.study.calibration import Calibration, Outcome
@@ -23,6 +24,7 @@ def lock(
     *,
     run: Wanted = WANTED,
     series: str | None = None,
+    columns: Columns = GUESSED,
     out: str | None = None,
     json: bool = False,
 ) -> None:
@@ -36,6 +38,7 @@ def lock(
         source: Where the runs are.
         run: The run that is forecast.
         series: The series of a table that holds several.
+        columns: Which columns mean what, where their names do not tell.
         out: File for the forecast, such as big.forecast.json; None: forecast.json in the study's folder.
         json: Print JSON.
     """
@@ -52,7 +55,7 @@ def lock(
     else:
         if out is None:
             raise ValueError("say with --out in which file the forecast is to stand, such as --out big.forecast.json")
-        records = run.counted(records_of(source, series))
+        records = run.counted(records_of(source, series, columns))
         N, D, C = run.under(records.convention)
         inputs = sorted(folder.glob("**/record.json")) if folder.is_dir() else [folder]
         locked = write_down(records, path, N=N, D=D, C=C, inputs=inputs)

@@ -17,6 +17,7 @@ from isoflop.devices import flops_of_hours, hours_of_flops
 from isoflop.law.shape import Wishes
 from isoflop.presets import PresetName, preset
 from isoflop.record import ParamConvention
+from isoflop.sources.columns import GUESSED, Columns
 
 if TYPE_CHECKING:
     from isoflop.law.advise import Advice
@@ -59,6 +60,7 @@ def plan(
     context_length: int | None = None,
     params: ParamConvention | None = None,
     series: str | None = None,
+    columns: Columns = GUESSED,
     bootstrap: int = 300,
     seed: int = 0,
     json: bool = False,
@@ -78,6 +80,7 @@ def plan(
         context_length: Longest sequence, tokens; None: as the preset or the runs, 2048 for a law from outside.
         params: How N is counted in own runs, or what the N of a table from outside means; None: compute, or total.
         series: The series of a table that holds several.
+        columns: Which columns mean what, where their names do not tell.
         bootstrap: Times that the runs are drawn again for the interval of N*.
         seed: Seed of the draws.
         json: Print the plan as JSON.
@@ -85,7 +88,7 @@ def plan(
     from isoflop.law.plan import plan as make_plan
 
     flops = flops_of(budget)
-    basis = basis_of(source, law, params=params, series=series, bootstrap=bootstrap, seed=seed)
+    basis = basis_of(source, law, params=params, series=series, columns=columns, bootstrap=bootstrap, seed=seed)
     model = _model_of(basis.records, preset, {"vocab_size": vocab_size, "context_length": context_length})
     made = make_plan(basis, flops, model, wishes)
     bill = _bill(made, budget)
@@ -116,6 +119,7 @@ def basis_of(
     *,
     params: ParamConvention | None = None,
     series: str | None = None,
+    columns: Columns = GUESSED,
     bootstrap: int,
     seed: int,
 ) -> Basis:
@@ -135,7 +139,7 @@ def basis_of(
     if law is not None:
         return published(law)
     assert source is not None
-    records = read_source(source, series)
+    records = read_source(source, series, columns)
     if isinstance(records, Fit):
         if params is not None:
             raise ValueError(f"{source} is a fit that counts N already; leave --params out, or fit the runs anew")
@@ -219,6 +223,7 @@ def next_runs(
     most: int | None = None,
     params: ParamConvention | None = None,
     series: str | None = None,
+    columns: Columns = GUESSED,
     json: bool = False,
 ) -> None:
     """Choose the runs to train next: those that tell most, for their FLOPs, of the loss ahead and of the optimal size.
@@ -236,11 +241,12 @@ def next_runs(
         most: Most runs; None: as many as the FLOPs pay for.
         params: How N is counted in own runs, or what the N of a table from outside means; None: as the source says.
         series: The series of a table that holds several.
+        columns: Which columns mean what, where their names do not tell.
         json: Print the advice as JSON.
     """
     from isoflop.law.advise import advise
 
-    fit = basis_of(source, None, params=params, series=series, bootstrap=0, seed=0).fit
+    fit = basis_of(source, None, params=params, series=series, columns=columns, bootstrap=0, seed=0).fit
     assert fit is not None
     told = advise(fit, flops, target=target, overhead=overhead, noise=noise, smallest=smallest, most=most)
     print(json_module.dumps(asdict(told)) if json else _advice(told, fit.records))

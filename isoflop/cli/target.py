@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from isoflop.config import ModelConfig
 from isoflop.files import read_json
 from isoflop.flops import params_by_convention
 from isoflop.presets import PresetName, preset
+from isoflop.sources.columns import GUESSED, Columns
 
 if TYPE_CHECKING:
     from isoflop.law.fit import Fit
@@ -165,22 +167,37 @@ def read_model(path: Path) -> ModelConfig:
         raise ValueError(f"{path} is no model ({error}); its fields are {names}") from error
 
 
-def read_source(source: str, series: str | None) -> Records | Fit:
-    """Read a fit.json, or the runs of anything that `isoflop fit` takes."""
+def read_source(source: str, series: str | None, columns: Columns = GUESSED) -> Records | Fit:
+    """Read a fit.json, or the runs of anything that `isoflop fit` takes.
+
+    Raises:
+        ValueError: columns are said of a fit, or as `isoflop.sources.read`.
+    """
     from isoflop.law.fit import Fit
-    from isoflop.sources import read
 
     path = Path(source)
     if path.suffix == ".json" and path.is_file():
         value = read_json(path)
         if isinstance(value, dict) and {"law", "parameters", "runs"} <= set(value):
+            if columns != GUESSED:
+                raise ValueError(f"{source} is a fit, which holds its runs already; leave {columns.flags} out")
             return Fit.read(path)
-    return read(source, series=series)
+    return read_runs(source, series, columns)
 
 
-def records_of(source: str, series: str | None = None) -> Records:
+def read_runs(source: str, series: str | None = None, columns: Columns = GUESSED) -> Records:
+    """Read the runs of a source that is no fit; how it was read goes to the error stream."""
+    from isoflop.sources import read
+
+    records = read(source, series=series, columns=columns)
+    for note in records.notes:
+        print(f"{source}: {note}", file=sys.stderr)
+    return records
+
+
+def records_of(source: str, series: str | None = None, columns: Columns = GUESSED) -> Records:
     """Read the runs of a source, which a fit.json holds too."""
     from isoflop.record import Records
 
-    read = read_source(source, series)
+    read = read_source(source, series, columns)
     return read if isinstance(read, Records) else read.records

@@ -16,12 +16,16 @@ from isoflop.record import Floats, Records
 
 SAME_BUDGET = 1.2
 """Runs without a named budget share one when their FLOPs lie within this factor, 10 % to either side."""
+ROUNDED = 1.01
+"""Named budgets within this factor are one, written down with other digits."""
 EDGE = 0.05
 """A minimum within this part of the sampled range of ln N from its end is at the edge."""
 UNSURE = 0.1
 """A minimum that noise moves to the edge more often than this is not determined."""
 FEWEST_BUDGETS = 3
 """Fewest minima that a line can be drawn through and be contradicted by."""
+SHOWN = 2
+"""Budgets without a minimum that a refusal names."""
 ABOUT = 1.05
 """C = 6ND holds if the runs' median lies within this factor of it."""
 
@@ -117,21 +121,23 @@ def _over(above: Line, below: Line) -> Line:
 
 
 def budgets(records: Records) -> dict[float, Int64[np.ndarray, "runs"]]:
-    """Group runs by named budget or, where no run names one, by FLOPs within 10 %; at least three sizes a group."""
+    """Group runs by named budget, within 1 %, or, where no run names one, by FLOPs within 10 %, three sizes a group."""
     named = np.array([run.budget or np.nan for run in records.runs])
     if np.isfinite(named).any():
-        return {float(C): np.flatnonzero(named == C) for C in np.unique(named[np.isfinite(named)])}
+        level = np.where(np.isfinite(named), levels(np.where(np.isfinite(named), named, np.inf), ROUNDED), -1)
+        parts = [np.flatnonzero(level == i) for i in range(int(level.max()) + 1)]
+        return {float(np.exp(np.log(named[part]).mean())): part for part in parts}
     level = levels(records.C)
     parts = [np.flatnonzero(level == i) for i in range(int(level.max()) + 1)]
     return {float(np.exp(np.log(records.C[part]).mean())): part for part in parts if _sizes(records.N[part]) >= 3}
 
 
-def levels(C: Floats) -> Int64[np.ndarray, "runs"]:
-    """Number the runs' FLOPs from below, those within 10 % alike."""
+def levels(C: Floats, factor: float = SAME_BUDGET) -> Int64[np.ndarray, "runs"]:
+    """Number the runs' FLOPs from below, those within a factor alike: within 10 % to either side by default."""
     level = np.zeros(len(C), dtype=np.int64)
     first, count = 0.0, -1
     for row in np.argsort(C, kind="stable"):
-        if C[row] > SAME_BUDGET * first:
+        if C[row] > factor * first:
             first, count = C[row], count + 1
         level[row] = count
     return level
@@ -184,7 +190,8 @@ def approach2(records: Records, *, replicates: int = 1000, seed: int = 0) -> Fro
     kept = [parabola for parabola, reason in zip(parabolas, reasons, strict=True) if reason is None]
     refused += [reason for reason in reasons if reason is not None]
     if len(kept) < FEWEST_BUDGETS:
-        said = f" ({'; '.join(refused)})" if refused else ""
+        more = f"; and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+        said = f" ({'; '.join(refused[:SHOWN])}{more})" if refused else ""
         raise ValueError(
             f"approach 2 needs {FEWEST_BUDGETS} budgets with a minimum inside their sampled sizes, but "
             f"{records.source} has {len(kept)}{said}; add runs, or use approach 3"

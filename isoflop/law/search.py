@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from isoflop.law.solve import BLOCK, Problem, Solution, residuals, solve, starts
 
@@ -17,6 +17,10 @@ POOL = 256
 """Most optima that replicates try of each other's."""
 UNLIKE = 0.3
 """Points farther apart than this in a coordinate of θ may lie in different valleys."""
+BESIDE = (0.5, 0.2)
+"""How far beside its optimum a replicate starts again, in standard deviations of all optima along their valley."""
+RARE = 0.02
+"""Where fewer replicates than this part gain by starting again, only they go on."""
 
 
 def search(problem: Problem, count: int) -> Solution:
@@ -50,7 +54,8 @@ def search_replicates(problem: Problem, theta: Float64[np.ndarray, "1 params"], 
 
     A few replicates are scouts, who descend from fresh starts. All weightings are judged at one point by one product
     of weights and costs, so every replicate can choose among hundreds: the cheapest optimum, and the cheapest that is
-    unlike it; again for as long as others have found what is better for it. Where a scout finds what lies beyond
+    unlike it; again for as long as others have found what is better for it; then from points to either side of its
+    optimum. Where a scout finds what lies beyond
     `theta`, all replicates descend from `count` fresh starts, too.
     """
     batch = len(problem.weights)
@@ -67,7 +72,61 @@ def search_replicates(problem: Problem, theta: Float64[np.ndarray, "1 params"], 
             start = np.repeat(starts(problem.law, count)[:, None], len(rows), axis=1)
             _accept(best, rows, solve(problem.take(rows), start))
     _exchange(problem, best)
+    _beside(problem, best)
+    _exchange(problem, best)
     return best
+
+
+def _beside(problem: Problem, best: Solution) -> None:
+    """Let replicates start to either side of their optima along the valley: a sample, and all where one of it gains.
+
+    The kinks of Huber's loss make neighbouring optima along a flat valley, and none is the cheapest of others' to
+    start from. The valley is the first principal axis of the replicates' optima.
+    """
+    batch = len(problem.weights)
+    sample = np.arange(0, batch, max(1, batch // POOL))
+    if _start_beside(problem, best, sample) and len(sample) < batch:
+        _start_beside(problem, best, np.setdiff1d(np.arange(batch), sample))
+
+
+def _start_beside(problem: Problem, best: Solution, rows: Int64[np.ndarray, "rows"]) -> bool:
+    """Start these replicates beside their optima and, where that helps many, hop about; say whether it helped."""
+    helped = False
+    hops = starts(problem.law, 2 * ROUNDS) - starts(problem.law, 2 * ROUNDS).mean(0)
+    reach = np.geomspace(0.05, 0.7, ROUNDS)
+    for turn in range(len(BESIDE) + ROUNDS):
+        if turn < len(BESIDE):
+            start = _sides(problem.take(rows), best.theta[rows], best.theta, BESIDE[turn])
+        else:
+            hop = turn - len(BESIDE)
+            start = best.theta[rows] + reach[hop] * hops[2 * hop : 2 * hop + 2, None]
+        before = best.objective[rows]
+        _accept(best, rows, solve(problem.take(rows), start))
+        better = best.objective[rows] < before * (1 - AGREE) - _rounding(problem)
+        helped |= bool(better.any())
+        if turn + 1 >= len(BESIDE) and better.mean() < RARE:
+            rows = rows[better]
+        if not len(rows):
+            break
+    return helped
+
+
+def _sides(
+    problem: Problem, own: Float64[np.ndarray, "batch params"], known: Float64[np.ndarray, "known params"], gap: float
+) -> Float64[np.ndarray, "two batch params"]:
+    """Return each problem's cheapest known point to either side of its own, at least `gap` of their spread away."""
+    pool = known[:: max(1, len(known) // POOL)]
+    middle = pool.mean(0)
+    axis = np.linalg.svd(pool - middle, full_matrices=False)[2][0]
+    along, here = (pool - middle) @ axis, (own - middle) @ axis
+    costs = problem.weights @ _costs(problem, pool).T
+    away = along - here[:, None]
+    sides = []
+    for side in (away, -away):
+        there = side > gap * along.std()
+        nearest = pool[np.where(there, costs, np.inf).argmin(1)]
+        sides.append(np.where(there.any(1)[:, None], nearest, own))
+    return np.stack(sides)
 
 
 def _exchange(problem: Problem, best: Solution) -> None:

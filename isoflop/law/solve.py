@@ -288,7 +288,8 @@ def _advance(now: Descents) -> tuple[Descents, Bool[np.ndarray, "batch"]]:
     problem, theta, near, damping, steps, place = now
     trial, promise, cut = _step(near, theta, damping, problem.law)
     there = expand(problem, trial)
-    gain = near.objective - there.objective
+    known = np.isfinite(there.objective)
+    gain = np.where(known, near.objective, 0.0) - np.where(known, there.objective, np.inf)
     short = np.abs(trial - theta).max(1) < 1e-9
     better = gain >= 0
     theta = np.where(better[:, None], trial, theta)

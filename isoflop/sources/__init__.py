@@ -7,10 +7,11 @@ from pathlib import Path
 
 from isoflop.record import Records
 from isoflop.sources.board import EVENTS, read_board
+from isoflop.sources.columns import GUESSED, Columns
 from isoflop.sources.course import PATTERN, read_npy, read_npys
 from isoflop.sources.export import is_export, read_export
 from isoflop.sources.folder import read_folder
-from isoflop.sources.table import GUESSED, Columns, read_csv, read_json_table, read_parquet
+from isoflop.sources.table import read_csv, read_json_table, read_parquet
 
 
 def read(source: str | Path, *, series: str | None = None, columns: Columns = GUESSED) -> Records:
@@ -51,6 +52,7 @@ def _read_json(path: Path, series: str | None, columns: Columns) -> Records:
 
 SOURCES: Mapping[str, Callable[[Path, str | None, Columns], Records]] = {
     ".csv": read_csv,
+    ".tsv": read_csv,
     ".json": _read_json,
     ".npy": read_npy,
     ".parquet": read_parquet,

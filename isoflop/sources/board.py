@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from isoflop.record import Records
-from isoflop.sources.table import GUESSED, Columns, from_rows
+from isoflop.sources.columns import GUESSED, Columns
+from isoflop.sources.table import from_rows
 
 EVENTS = "events.out.tfevents.*"
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from isoflop.record import Records
-from isoflop.sources.table import GUESSED, Columns, from_rows
+from isoflop.sources.columns import GUESSED, Columns
+from isoflop.sources.table import from_rows
 
 PATTERN = "scaling_records_*.npy"
 MAGIC = b"\x93NUMPY"

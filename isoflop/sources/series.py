@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
 from isoflop.files import read_json
-from isoflop.sources.table import ALIASES
+from isoflop.sources.columns import ALIASES, GUESSED, Columns
+from isoflop.sources.table import cells
 
 
-def names(source: str | Path) -> tuple[str | None, ...]:
+def names(source: str | Path, columns: Columns = GUESSED) -> tuple[str | None, ...]:
     """Return the series of a table in the order of their first rows; (None,) for a source that knows no series.
 
     What cannot be read is left to `isoflop.sources.read`, which says why.
@@ -18,15 +18,18 @@ def names(source: str | Path) -> tuple[str | None, ...]:
     path = Path(source)
     rows = _rows(path) if path.is_file() else []
     wanted = ALIASES["series"]
-    column = next((name for name in (rows[0] if rows else {}) if str(name).strip().lower() in wanted), None)
+    usual = next((name for name in (rows[0] if rows else {}) if str(name).strip().lower() in wanted), None)
+    column = columns.series_column or usual
     return tuple(dict.fromkeys(str(row.get(column)) for row in rows)) if column is not None else (None,)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a CSV or of a JSON list of objects; columns of a JSON object are turned into rows."""
-    if path.suffix.lower() == ".csv":
-        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            return list(csv.DictReader(file))
+    if path.suffix.lower() in (".csv", ".tsv"):
+        try:
+            return cells(path)[0]
+        except ValueError:
+            return []
     value = read_json(path) if path.suffix.lower() == ".json" else []
     value = value.get("runs", value) if isinstance(value, dict) else value
     if isinstance(value, dict) and all(isinstance(column, list) for column in value.values()):
