@@ -209,8 +209,22 @@ def _record(
         budget=given["budget"],
         group=_text(row, columns, "group"),
         unique_tokens=_unique(row, columns, D, where),
-        measured={} if (final := _text(row, columns, "is_final")) is None else {"is_final": final in TRUE},
+        measured=_measured(row, columns),
     )
+
+
+def _measured(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
+    """Take what else a table may say of a run; a cell that is no such number is as good as empty."""
+    final = _text(row, columns, "is_final")
+    found: dict[str, Any] = {} if final is None else {"is_final": final in TRUE}
+    for name in MEASURED:
+        try:
+            number = float(_text(row, columns, name) or "nan")
+        except ValueError:
+            continue
+        if math.isfinite(number) and number >= 0 and (number > 0 or name == "seed"):
+            found[name] = int(number) if name == "seed" else number
+    return found
 
 
 def _counts(row: Row, columns: Mapping[str, str], where: str) -> dict[str, float]:
@@ -333,6 +347,10 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "epochs": ("epochs", "num_epochs", "n_epochs"),
     "is_final": ("is_final", "final"),
     "status": ("status", "state"),
+    "seed": ("seed",),
+    "lr": ("lr", "learning_rate", "peak_lr", "max_lr"),
+    "steps": ("steps", "num_steps", "n_steps", "train_steps"),
+    "seconds": ("seconds", "train_seconds"),
     "convention": ("param_convention", "params_convention", "convention"),
     "params total": ("params_total", "total_params", "num_total_params"),
     "params body": ("params_transformer", "params_no_embed", "params_non_embedding", "non_embedding_params"),
@@ -343,6 +361,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 """Names of columns by meaning, preferred first; letter case, spaces and hyphens do not matter."""
 
+MEASURED = ("seed", "lr", "steps", "seconds")
+"""Columns that no fit needs but a comparison (seed, seconds) or a choice of rates (lr, steps) does."""
 TRUE = ("1", "1.0", "true", "True", "TRUE", "yes")
 """What a cell of is_final says where the schedule had ended."""
 
