@@ -42,7 +42,7 @@ def compare(
         at: Where to extrapolate to, in what is counted; None: ten times the largest common budget.
         series_a: The series of table A, where it holds several.
         series_b: The same of table B.
-        replicates: Draws of noise for the intervals.
+        replicates: Draws of noise for the intervals; 0: none.
         seed: Seed of the draws.
         out: File for the figure; None: compare.png here.
         lang: Language of the figure.
@@ -79,8 +79,8 @@ def _report(made: Comparison, path: Path) -> str:
     lines = [
         f"A = {made.sources[0]}",
         f"B = {made.sources[1]}",
-        f"counted in {unit}; floor L∞ {made.floor}; {made.pairs} common budgets or seeds, correlation of their noise "
-        f"{made.correlation:.2f}",
+        f"counted in {unit}; floor L∞ {made.floor}; {_pairs(made.pairs)} of one budget (and seed, where both say it), "
+        f"correlation of their noise {made.correlation:.2f}",
         "",
         f"  {'':<3} {'L∞':>26} {'α':>26}",
     ]
@@ -92,6 +92,10 @@ def _report(made: Comparison, path: Path) -> str:
         note = "" if row.trained else "   extrapolated"
         lines.append(f"  {row.x:>10.3g} {_number(row.multiplier):>16} {known:>22}{note}")
     return "\n".join([*lines, "", f"  {made.verdict}", f"  drawn in {path}"])
+
+
+def _pairs(count: int) -> str:
+    return "1 pair" if count == 1 else f"{count} pairs"
 
 
 def _number(value: float | None) -> str:

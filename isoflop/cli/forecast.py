@@ -73,13 +73,15 @@ def _by_published(name: str, law: Published, run: Wanted) -> dict[str, Any]:
 
 def _by_runs(source: str, series: str | None, run: Wanted) -> dict[str, Any]:
     from isoflop.law.forecast import forecast
+    from isoflop.law.lawful import lawful
 
-    records = run.counted(records_of(source, series))
+    records, notes = lawful(run.counted(records_of(source, series)))
     target = run.under(records.convention)
     made = forecast(records, N=target.N, D=target.D, C=target.C)
     interval = {"loss": float(made.mean[0]), "low": float(made.low[0]), "high": float(made.high[0])}
     convention = run.params_count if records.convention == "given" and run.params_count else records.convention
-    return _answer(source, target, convention) | interval | {"basis": made.basis(), "reach": float(made.reach[0])}
+    told = {"basis": made.basis(), "reach": float(made.reach[0]), "notes": list(notes)}
+    return _answer(source, target, convention) | interval | told
 
 
 def _answer(source: str, run: Target, convention: str) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def _told(answer: dict[str, Any]) -> str:
             f"D = {answer['tokens']:.4g} tokens, C = {answer['flops']:.4g} FLOPs{beyond}",
             f"  loss {loss:.4g} nats per token{_range(answer)}{_perplexity(loss)}",
             f"  {answer['basis']}",
-            *_warned(reach),
+            *(f"  note: {note}" for note in [*_warned(reach), *answer.get("notes", [])]),
         ]
     )
 
@@ -108,7 +110,7 @@ FAR = 100.0
 def _warned(reach: float | None) -> list[str]:
     if reach is None or reach <= FAR:
         return []
-    return [f"note: forecasts were never tested beyond {FAR:.0f} times the largest run; train larger ones first"]
+    return [f"forecasts were never tested beyond {FAR:.0f} times the largest run; train larger ones first"]
 
 
 def _perplexity(loss: float) -> str:
@@ -195,11 +197,16 @@ def _optima(source: str, series: str | None, budgets: tuple[float, ...], seed: i
     from isoflop.law.fit import Fit, fit
     from isoflop.law.forecast import forecast
     from isoflop.law.frontier import approach2, approach3
+    from isoflop.law.lawful import lawful
     from isoflop.law.uncertainty import bootstrap
 
-    read = read_source(source, series)
-    fitted = read if isinstance(read, Fit) else bootstrap(fit(read), seed=seed)
-    frontiers, notes = [approach3(fitted)], []
+    read, notes = read_source(source, series), list[str]()
+    if isinstance(read, Fit):
+        fitted = read
+    else:
+        kept, said = lawful(read)
+        fitted, notes = bootstrap(fit(kept), seed=seed), list(said)
+    frontiers = [approach3(fitted)]
     try:
         frontiers.append(approach2(fitted.records, seed=seed))
     except ValueError as reason:
@@ -239,7 +246,7 @@ def _told_optima(answer: dict[str, Any]) -> str:
             lines.append(f"  {name:<11} {'   '.join(told)}")
         lines.append(f"  {'loss there':<11} {_short(row['loss'])} nats per token")
     farthest = max((row.get("reach") or 0.0 for row in answer["budgets"]), default=0.0)
-    return "\n".join([*lines, *_warned(farthest), *(f"note: {note}" for note in answer["notes"])])
+    return "\n".join([*lines, *(f"  note: {note}" for note in [*_warned(farthest), *answer["notes"]])])
 
 
 _LABELS = {"params": "N*", "tokens": "D*", "tokens_per_param": "D*/N*"}
