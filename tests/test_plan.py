@@ -96,6 +96,7 @@ def test_served_tokens_make_the_model_smaller_at_the_same_loss() -> None:
     assert served.params["total"] == pytest.approx(7.125e9, rel=0.08)
     assert served.tokens == pytest.approx(1.297e12, rel=0.08)
     assert served.loss == pytest.approx(alone.loss, abs=1e-4)
+    assert any("times the budget" in note for note in served.notes) and not any("times the" in n for n in alone.notes)
     # the shapes' true FLOPs hold attention scores too, so the saving is near the law's own 16.3 %, not equal to it
     assert served.saving == pytest.approx(0.163, abs=0.01)
     assert served.inference_flops == pytest.approx(compute(served.model) / 3 * 2e12)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from isoflop.cli.target import WANTED, Target, Wanted, read_source, records_of, with_shape
+from isoflop.cli.target import WANTED, Target, Wanted, counting, read_source, records_of, with_shape
 
 if TYPE_CHECKING:
     from isoflop.law.frontier import Frontier
@@ -81,11 +81,18 @@ def _by_runs(source: str, series: str | None, run: Wanted) -> dict[str, Any]:
     interval = {"loss": float(made.mean[0]), "low": float(made.low[0]), "high": float(made.high[0])}
     convention = run.params_count if records.convention == "given" and run.params_count else records.convention
     told = {"basis": made.basis(), "reach": float(made.reach[0]), "notes": list(notes)}
-    return _answer(source, target, convention) | interval | told
+    return _answer(source, target, convention) | {"runs": records.source} | interval | told
 
 
 def _answer(source: str, run: Target, convention: str) -> dict[str, Any]:
-    return {"source": source, "params": run.N, "params_convention": convention, "tokens": run.D, "flops": run.C}
+    return {
+        "source": source,
+        "runs": source,
+        "params": run.N,
+        "params_convention": convention,
+        "tokens": run.D,
+        "flops": run.C,
+    }
 
 
 def _told(answer: dict[str, Any]) -> str:
@@ -94,7 +101,7 @@ def _told(answer: dict[str, Any]) -> str:
     loss = answer["loss"]
     return "\n".join(
         [
-            f"{answer['source']}: N = {answer['params']:.4g} (counted as {answer['params_convention']}), "
+            f"{answer['runs']}: N = {answer['params']:.4g} ({counting(answer['params_convention'])}), "
             f"D = {answer['tokens']:.4g} tokens, C = {answer['flops']:.4g} FLOPs{beyond}",
             f"  loss {loss:.4g} nats per token{_range(answer)}{_perplexity(loss)}",
             f"  {answer['basis']}",
@@ -190,7 +197,7 @@ def _optima_published(name: str, source: str | None, budgets: tuple[float, ...])
         loss = {"value": float(law.loss(known.parameters, N=N, D=D)), "low": None, "high": None}
         rows.append({"flops": C, "approaches": {"the law": approach}, "loss": loss})
     note = f"constants of {known.source}; they come without their runs, so there is no interval"
-    return {"source": name, "params_convention": known.convention, "budgets": rows, "notes": [note]}
+    return {"source": name, "runs": name, "params_convention": known.convention, "budgets": rows, "notes": [note]}
 
 
 def _optima(source: str, series: str | None, budgets: tuple[float, ...], seed: int) -> dict[str, Any]:
@@ -219,7 +226,9 @@ def _optima(source: str, series: str | None, budgets: tuple[float, ...], seed: i
         loss = {"value": float(made.mean[0]), "low": float(made.low[0]), "high": float(made.high[0])}
         found = {f"approach {frontier.approach}": _at(frontier, C) for frontier in frontiers}
         rows.append({"flops": C, "reach": float(made.reach[0]), "approaches": found, "loss": loss})
-    return {"source": source, "params_convention": fitted.records.convention, "budgets": rows, "notes": notes}
+    runs = fitted.records
+    told = {"source": source, "runs": runs.source, "params_convention": runs.convention}
+    return told | {"budgets": rows, "notes": notes}
 
 
 def _at(frontier: Frontier, C: float) -> dict[str, Any]:
@@ -237,7 +246,7 @@ def _plain(interval: Interval) -> dict[str, float | None]:
 
 def _told_optima(answer: dict[str, Any]) -> str:
     brackets = "; 90 % intervals in brackets" if answer["budgets"][0]["loss"]["low"] is not None else ""
-    lines = [f"{answer['source']}, N counted as {answer['params_convention']}{brackets}"]
+    lines = [f"{answer['runs']}: N {counting(answer['params_convention'])}{brackets}"]
     for row in answer["budgets"]:
         reach = row.get("reach")
         lines.append(f"C = {row['flops']:.4g} FLOPs{'' if reach is None else f', {_times(reach)}'}")

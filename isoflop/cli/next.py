@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import Positional
 
 from isoflop.cli.plan import basis_of
-from isoflop.cli.target import Count
+from isoflop.cli.target import Count, counting
 from isoflop.config import LENGTHS, PARTS, PRESETS, ModelConfig, RunConfig, preset
 from isoflop.flops import compute, params_by_convention
 from isoflop.law.laws import LAWS
@@ -163,7 +163,7 @@ def _advice(told: Advice, fit: Fit, recipe: RunConfig | None, out: str, notes: t
     shape = "" if recipe is None else f" {'d_model':>7} {'layers':>6} {'heads':>5}"
     lines = [
         f"{len(told.runs)} runs for {told.spent:.3g} of {told.allowance:.3g} FLOPs, after those of {records.source}; "
-        f"{fit.law}, N counted as {records.convention}; noise of ln loss {told.noise:.2g}",
+        f"{fit.law}, N {counting(records.convention)}; noise of ln loss {told.noise:.2g}",
         "",
         f"  {'times':>5}{shape} {'N':>9} {'tokens':>9} {'FLOPs':>9} {'loss':>8}  for",
     ]

@@ -34,6 +34,8 @@ SAME_RATIO = 0.02
 """Relative difference of D/N below which two shapes are alike."""
 SAME_COST = 0.001
 """The same for FLOPs."""
+OFF_BUDGET = 0.01
+"""Part of the budget by which a plan may miss it without saying so."""
 
 
 @dataclass(frozen=True)
@@ -291,7 +293,7 @@ def _describe(
         deviations=deviations(basis, budget, best, unique),
         inference_flops=served,
         saving=saving,
-        notes=(*notes, *_notes(basis, unique, tokens)),
+        notes=(*notes, *_notes(basis, unique, tokens, flops / budget)),
     )
 
 
@@ -327,8 +329,10 @@ def deviations(basis: Basis, C: float, best: Optimum, unique: float | None = Non
     return tuple(rows)
 
 
-def _notes(basis: Basis, unique: float | None, tokens: float) -> tuple[str, ...]:
+def _notes(basis: Basis, unique: float | None, tokens: float, spent: float) -> tuple[str, ...]:
     notes = [*basis.notes]
+    if abs(spent - 1) > OFF_BUDGET:
+        notes.append(f"training takes {spent:.3g} times the budget: so much longer a smaller model reaches its loss")
     if basis.convention == "given":
         notes.append("the table does not say how it counts N; taken as all parameters")
     if unique is not None and tokens > unique:
