@@ -13,7 +13,8 @@ import numpy as np
 
 from isoflop.law.advise import advise
 from isoflop.law.fit import Fit, fit
-from isoflop.law.laws import LAWS, PUBLISHED, Published, optimum
+from isoflop.law.laws import LAWS, PUBLISHED, optimum
+from isoflop.law.published import Published
 from isoflop.law.simulate import isoflop_design, simulate
 from isoflop.record import Floats
 

@@ -6,6 +6,7 @@ sparsity"); where the number found is such a one, it is halved here in sight.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import NamedTuple
@@ -50,8 +51,8 @@ def flops_of_hours(name: str, count: int, hours: float, mfu: float) -> float:
     Raises:
         ValueError: no such accelerator, or a number that cannot be.
     """
-    if not hours > 0:
-        raise ValueError(f"hours={hours:g} must be positive")
+    if not 0 < hours < math.inf:
+        raise ValueError(f"hours={hours:g} must be positive and finite")
     return rate(name, count, mfu) * hours * SECONDS_PER_HOUR
 
 

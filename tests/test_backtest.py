@@ -138,12 +138,37 @@ def test_the_command_says_what_it_leaves_out(tmp_path: Path, capsys) -> None:
     assert "can be back-tested" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--bootstrap", "0"), "bootstrap=0 leaves approach 3 without the interval that is compared; give 2 or more"),
+        (("--cut", "10", "inf"), "cut=inf holds out nothing"),
+        (("--law", "chinchila"), "law='chinchila' is not known"),
+    ],
+)
+def test_what_no_series_can_be_asked_is_refused_at_once(
+    args: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / "runs.csv", one=study())
+    assert main(["backtest", str(source), *args]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_runs_that_no_law_holds_for_are_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "runs.csv", one=study())
+    first, *rows = path.read_text().splitlines()
+    repeated = [f"{row},{k}" for row in rows for k in (1, 50)]
+    path.write_text("\n".join([f"{first},epochs", *repeated]))
+    assert main(["backtest", str(path), "--bootstrap", "5", "--cut", "10"]) == 0
+    assert "one: left out 25 of 50 runs that saw their tokens more than 4 times" in capsys.readouterr().out
+
+
 def test_the_command_prints_no_object_for_what_it_leaves_out(tmp_path: Path, capsys) -> None:
     source = write(tmp_path / "runs.csv", one=study(), small=study(budgets=2))
     assert main(["backtest", str(source), "--bootstrap", "5", "--cut", "10", "--json"]) == 0
     said = capsys.readouterr()
     assert [row["series"] for row in json.loads(said.out)] == ["one"]
-    assert "left out: 1/10" in said.err
+    assert said.err.startswith("left out, 1/10 of")
 
 
 def test_three_budgets_of_four_sizes_are_forecast_with_intervals_that_hold() -> None:

@@ -32,12 +32,12 @@ def test_chance_is_the_binomial(of: int, expected: tuple[int, int]) -> None:
     hits = calibrate([Score(LOCKED, 2.0)] * of)
     assert (hits.inside, hits.of, hits.expected, hits.median_abs_rel_error) == (of, of, expected, 0.0)
     misses = calibrate([Score(LOCKED, 2.2)] * of)
-    assert misses.verdict == ("as chance allows" if of == 1 else "the intervals are too narrow")
+    assert misses.verdict == ("as chance allows" if of == 1 else "so these are too narrow")
     assert misses.median_abs_rel_error == pytest.approx(0.1) and misses.interval_score > hits.interval_score
 
 
 def test_intervals_of_half_are_too_wide_when_all_hold() -> None:
-    assert calibrate([Score(replace(LOCKED, level=0.5), 2.0)] * 10).verdict == "the intervals are too wide"
+    assert calibrate([Score(replace(LOCKED, level=0.5), 2.0)] * 10).verdict == "so these are too wide"
 
 
 def test_forecasts_are_found_under_any_name_but_not_among_runs(tmp_path: Path) -> None:

@@ -44,3 +44,20 @@ def test_what_is_refused(tables: tuple[str, str], capsys) -> None:
     assert "floor='low' is neither common, free nor a number" in capsys.readouterr().err
     assert main(["compare", *tables, "--per", "hour"]) == 2
     assert "per='hour' needs what run" in capsys.readouterr().err
+
+
+def test_a_tables_seeds_are_paired(tmp_path: Path, capsys) -> None:
+    for name, gain in (("a", 1.0), ("b", 2.0)):
+        rows = ["params,tokens,loss,seed"]
+        for C in (1e17, 1e18, 1e19, 1e20):
+            N, loss = (C / 120) ** 0.5, 2 + 400 * (gain * C) ** -0.15
+            rows += [f"{N!r},{C / 6 / N!r},{loss + 0.01 * seed!r},{seed}" for seed in (1, 0, 2)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows))
+    tables = [str(tmp_path / f"{name}.csv") for name in "ab"]
+    assert main(["compare", *tables, "--json", "--out", str(tmp_path / "f.png"), "--replicates", "50"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    # the seeds' part of the noise is common to each pair
+    assert value["pairs"] == 12 and value["correlation"] > 0.9
+    assert main(["compare", *tables, "--at", "0"]) == 2 and main(["compare", *tables, "--replicates=-1"]) == 2
+    said = capsys.readouterr().err
+    assert "at=0 must be a positive, finite number of FLOPs" in said and "replicates=-1 must be 0" in said

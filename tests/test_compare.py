@@ -32,8 +32,8 @@ def test_better_and_worse_are_said_with_the_interval() -> None:
     for row in made.rows:
         assert row.low is not None and row.high is not None and row.low < row.multiplier < row.high
         assert row.low < (400 / 360) ** (1 / 0.15) < row.high
-    assert made.verdict.startswith("B is better from 1e+17 to 1e+21 FLOPs, where A needs 2.")
-    assert "B is worse" in compare(b, a, replicates=200).verdict
+    assert made.verdict.startswith("B is better from 1e+17 to 1e+21 FLOPs; at the last A needs 2.")
+    assert "B is worse" in (worse := compare(b, a, replicates=200).verdict) and "suffice A for B's loss" in worse
     assert made.noise == pytest.approx(1e-4, rel=0.5)
     assert json.loads(json.dumps(made.to_dict()))["pairs"] == 8
 
@@ -99,6 +99,11 @@ def test_without_spare_points_there_is_no_interval() -> None:
     assert made.rows[0].low is None and made.noise is None and "so no interval" in made.verdict
 
 
+def test_no_draws_give_no_interval_and_that_is_said() -> None:
+    told = compare(recipe(400, 0.15), recipe(360, 0.15), replicates=0).verdict
+    assert told == "not decided: without draws there is no interval (the curves alone say B is better at 1e+21 FLOPs)"
+
+
 def test_seeds_are_pairs() -> None:
     a, b = (recipe(k, 0.15, seeds=(0, 1), sizes=(0.5, 1.0, 2.0)) for k in (400, 360))
     assert compare(a, b, replicates=10).pairs == 8
@@ -123,12 +128,16 @@ def test_tokens_and_hours_are_counted_too() -> None:
         ({"budgets": (1e17, 1e18)}, {"floor": "free"}, "B has budgets: 2, where a frontier with a free floor needs 3"),
         ({}, {"floor": 9.0}, "floor=9 must lie below every loss of A, whose least is"),
         ({}, {"per": "hour"}, "per='hour' needs what run 0-None-1.0 of A did not measure"),
-        ({}, {"at": -1.0}, "at=-1 must be a positive number"),
+        ({}, {"at": -1.0}, "at=-1 must be a positive, finite number of FLOPs"),
+        ({}, {"at": 0.0}, "at=0 must be a positive, finite number"),
+        ({}, {"at": float("nan")}, "at=nan must be a positive, finite number"),
+        ({}, {"replicates": -1}, r"replicates=-1 must be 0 \(no interval\), or 10 or more draws"),
+        ({}, {"replicates": 1}, "replicates=1 must be 0"),
     ],
 )
 def test_what_cannot_be_compared(b: dict, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        compare(recipe(400, 0.15, name="A"), recipe(360, 0.15, name="B", **b), replicates=0, **options)
+        compare(recipe(400, 0.15, name="A"), recipe(360, 0.15, name="B", **b), **{"replicates": 0, **options})
 
 
 def test_two_budgets_each_do_not_tell_a_common_floor() -> None:

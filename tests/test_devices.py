@@ -49,8 +49,9 @@ def test_hours_and_flops_are_each_others_inverse() -> None:
     ("count", "hours", "mfu", "message"),
     [
         (0, 1, 0.4, "count=0 must be at least 1"),
-        (1, 0, 0.4, "hours=0 must be positive"),
+        (1, 0, 0.4, "hours=0 must be positive and finite"),
         (1, float("nan"), 0.4, "hours=nan must be positive"),
+        (1, float("inf"), 0.4, "hours=inf must be positive and finite"),
         (1, 1, 40, "mfu=40 is the part of the peak"),
         (1, 1, 0, "mfu=0 is the part of the peak"),
     ],

@@ -3,34 +3,8 @@
 import numpy as np
 import pytest
 
-from isoflop.law.economy import effective, inference_optimum, repeated_tokens, step_law, tokens_to_reach, total_cost
+from isoflop.law.economy import inference_optimum, tokens_to_reach, total_cost
 from isoflop.law.laws import LAWS, PUBLISHED, Terms
-
-# arXiv:2305.16264, the constants of its appendix A
-DATA_CONSTRAINED = {
-    "E": np.exp(0.6254804),
-    "A": np.exp(6.255414),
-    "B": np.exp(7.3049974),
-    "alpha": 0.3526596,
-    "beta": 0.3526596,
-}
-
-
-def test_the_data_constrained_law_gives_its_published_value() -> None:
-    terms = LAWS["chinchilla"].terms(DATA_CONSTRAINED)
-    N, D = effective(6.34e9, 242e9, unique=25e9, terms=terms)
-    assert LAWS["chinchilla"](N=N, D=D, **DATA_CONSTRAINED) == pytest.approx(2.2256440889984477, rel=1e-14)
-
-
-@pytest.mark.parametrize(("epochs", "value"), [(1, 1.0), (4, 0.931), (16, 0.661), (40, 0.379)])
-def test_the_mean_value_of_repeated_tokens(epochs: float, value: float) -> None:
-    assert float(np.asarray(repeated_tokens(epochs * 25e9, 25e9))) / (epochs * 25e9) == pytest.approx(value, abs=5e-4)
-
-
-def test_fresh_tokens_and_fitting_sizes_count_whole() -> None:
-    terms = LAWS["chinchilla"].terms(DATA_CONSTRAINED)
-    N, D = effective(1e7, 1e9, unique=25e9, terms=terms)
-    assert (float(N), float(D)) == (1e7, 1e9)
 
 
 def test_serving_13b_for_two_trillion_tokens_wants_a_smaller_model() -> None:
@@ -58,11 +32,6 @@ def test_nothing_served_is_the_compute_optimum() -> None:
     best = inference_optimum(terms, 0.5, 0.0)
     balance = 0.34 * 400 * best.N**-0.34 / (0.36 * 2000 * best.D**-0.36)
     assert balance == pytest.approx(1)
-
-
-def test_step_law() -> None:
-    lr, batch = step_law(7e9, 1.4e12)
-    assert (lr, batch) == (pytest.approx(9.17e-4, rel=1e-3), pytest.approx(5.00e6, rel=1e-3))
 
 
 def test_tokens_to_reach_a_loss() -> None:

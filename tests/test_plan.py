@@ -8,10 +8,10 @@ import pytest
 
 from isoflop.config import OptimConfig, TrainConfig
 from isoflop.flops import compute, count_params, params_by_convention
-from isoflop.law.fit import fit
+from isoflop.law.fit import Fit, Parameter, fit
 from isoflop.law.forecast import forecast
 from isoflop.law.laws import PUBLISHED, optimum
-from isoflop.law.plan import RATES, SAME_LOSS, Basis, deviations, fitted, optimal_size, plan, published
+from isoflop.law.plan import SAME_LOSS, Basis, deviations, fitted, optimal_size, plan, published
 from isoflop.law.shape import SLACK, Wishes
 from isoflop.law.uncertainty import bootstrap
 from isoflop.presets import preset
@@ -97,6 +97,7 @@ def test_served_tokens_make_the_model_smaller_at_the_same_loss() -> None:
     assert served.params["total"] == pytest.approx(7.125e9, rel=0.08)
     assert served.tokens == pytest.approx(1.297e12, rel=0.08)
     assert served.loss == pytest.approx(alone.loss, abs=1e-4)
+    assert any("times the budget" in note for note in served.notes) and not any("times the" in n for n in alone.notes)
     # the shapes' true FLOPs hold attention scores too, so the saving is near the law's own 16.3 %, not equal to it
     assert served.saving == pytest.approx(0.163, abs=0.01)
     assert served.inference_flops == pytest.approx(compute(served.model) / 3 * 2e12)
@@ -137,7 +138,7 @@ def test_the_price_of_another_size() -> None:
     assert rows[1].flops_to_match == pytest.approx(1e21, rel=1e-4)
     for factor, row in rows.items():
         assert row.loss == pytest.approx(float(np.asarray(basis.loss(best.N * factor, best.D / factor))))
-        assert row.loss >= rows[1].loss
+        assert row.excess == row.loss - rows[1].loss >= 0
         if row.flops_to_match is not None:
             D = row.flops_to_match / (6 * row.params)
             assert float(np.asarray(basis.loss(row.params, D))) == pytest.approx(rows[1].loss, abs=1e-6)
@@ -152,16 +153,14 @@ def test_rates_come_from_step_law_or_from_the_runs() -> None:
     assert made.batch_size == round(0.58 * made.tokens**0.571 / 2048)
     assert made.steps == round(made.tokens / (made.batch_size * 2048))
     own = {"optim": vars(OptimConfig(lr=4e-3, lr_width=128)), "train": vars(TrainConfig(batch_size=32))}
-    rate, named, notes = RATES["runs"](fitted(fit(runs(**own))), made.model, made.tokens)
-    assert rate == (pytest.approx(4e-3 * 128 / made.model.d_model), 32 * 2048)
-    assert ("own" in named, notes) == (True, ())
-    with pytest.raises(ValueError, match="rate='runs' needs runs that know their configuration"):
-        RATES["runs"](published("besiroglu2024"), made.model, made.tokens)
+    basis = fitted(fit(runs(**own, model=vars(LLAMA))))
+    made = plan(basis, 1e20, LLAMA, Wishes(rate="transfer"))
+    assert (made.lr, made.batch_size) == (pytest.approx(4e-3 * 128 / made.model.d_model), 32)
     assert any("lies outside" in note for note in plan(published("besiroglu2024"), 1e22, LLAMA, FREE).notes)
 
 
 def test_what_cannot_be_planned() -> None:
-    with pytest.raises(ValueError, match=r"flops=0 of a plan must be a positive number"):
+    with pytest.raises(ValueError, match=r"flops=0 of a plan must be a positive, finite number"):
         plan(published("besiroglu2024"), 0.0, LLAMA, FREE)
     with pytest.raises(ValueError, match=r"flops=1e\+09 pays for .* tokens of a model with d_model=64, less than one"):
         plan(published("besiroglu2024"), 1e9, LLAMA, FREE)
@@ -175,3 +174,18 @@ def test_the_course_surface_gives_its_optimum() -> None:
     best = optimal_size(basis, 1e24)
     assert tuple(best) == pytest.approx((3.003e11, 5.550e11), rel=1e-3)
     assert float(np.asarray(basis.loss(*best))) == pytest.approx(3.0811, abs=1e-4)
+
+
+def test_a_law_of_repeated_tokens_sees_its_runs_by_their_worth() -> None:
+    known = PUBLISHED["muennighoff2023"].parameters
+    known_fit = Fit(
+        "data_constrained", {k: Parameter(v, None, None, "identified") for k, v in known.items()}, 0, runs()
+    )
+    fresh = [replace(run, unique_tokens=run.tokens) for run in runs().runs]
+    basis = fitted(replace(known_fit, records=replace(runs(), runs=tuple(fresh))))
+    assert pytest.approx(runs().D) == basis.worths().D
+    repeated = [replace(run, unique_tokens=run.tokens / 40) for run in runs().runs]
+    basis = fitted(replace(known_fit, records=replace(runs(), runs=tuple(repeated))))
+    assert pytest.approx(0.379 * runs().D, rel=2e-3) == basis.worths().D
+    made = plan(basis, 1e21, LLAMA, Wishes(unique_tokens=5e9))
+    assert any("with the fit's own constants" in note for note in made.notes) and made.low is not None

@@ -28,6 +28,15 @@ def test_the_best_size_is_the_bottom_of_a_parabola_or_else_the_lowest_run() -> N
 
 def test_a_run_without_a_loss_is_refused() -> None:
     a = recipe(400, 0.15, name="A")
-    broken = replace(a, runs=(replace(a.runs[0], loss=None), *a.runs[1:]))
-    with pytest.raises(ValueError, match=r"run 0-None-1\.0 of A has no positive loss"):
+    for loss in (None, float("nan"), float("inf"), -1.0):
+        broken = replace(a, runs=(replace(a.runs[0], loss=loss), *a.runs[1:]))
+        with pytest.raises(ValueError, match=rf"run 0-None-1\.0 of A has the loss {loss}; leave it out"):
+            points(broken, "flop")
+
+
+@pytest.mark.parametrize("change", [{"tokens": float("nan")}, {"flops": float("inf")}, {"params": {"given": 0.0}}])
+def test_a_run_with_numbers_that_no_run_has_is_refused(change: dict) -> None:
+    a = recipe(400, 0.15, name="A")
+    broken = replace(a, runs=(replace(a.runs[0], **change), *a.runs[1:]))
+    with pytest.raises(ValueError, match=r"run 0-None-1\.0 of A has params=.*which no run has"):
         points(broken, "flop")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from isoflop.config import ModelConfig
-from isoflop.flops import compute, params_by_convention
-from isoflop.law.shape import REACH, SLACK, Wishes, nearest, shape, shapes
+from isoflop.flops import compute, count_params, params_by_convention
+from isoflop.law.shape import OUTSIDE, REACH, SHARE, SLACK, Wishes, nearest, outside, shape, shapes
 from isoflop.presets import preset
 
 
@@ -37,8 +37,10 @@ def test_max_params_is_kept_or_refused() -> None:
 @pytest.mark.parametrize(
     ("wishes", "message"),
     [
-        ({"head_size": 0}, "head_size=0 must be a positive number"),
-        ({"aspect": -1}, "aspect=-1 must be a positive number"),
+        ({"head_size": 0}, "head_size=0 must be a positive, finite number"),
+        ({"aspect": -1}, "aspect=-1 must be a positive, finite number"),
+        ({"unique_tokens": float("nan")}, "unique_tokens=nan must be a positive, finite number"),
+        ({"aspect": 1e-5}, "aspect=1e-05 is d_model over num_layers; give a number from 1 to 4096"),
         ({"tokens_per_param": 20, "inference_tokens": 1e12}, "tokens_per_param=20 fixes what inference_tokens=1e"),
     ],
 )
@@ -66,3 +68,17 @@ def test_ratios_within_a_layer_are_kept() -> None:
 def test_sizes_beyond_every_grid_are_refused() -> None:
     with pytest.raises(ValueError, match=r"1e\+20 parameters is beyond every grid"):
         shapes("total", 1e20, preset("llama"), Wishes())
+
+
+@pytest.mark.parametrize("N", [3e5, 3e6, 3e7, 3e8, 3e9])
+def test_a_vocabulary_that_nobody_said_leaves_room_for_a_body(N: float) -> None:
+    model = outside("total", N, preset("llama"), Wishes(), {})
+    grid = shapes("total", N, model, Wishes())
+    at = int(np.abs(np.log(grid.N / N)).argmin())
+    found = count_params(shape(model, model.head_size, int(grid.d_model[at]), int(grid.num_layers[at])))
+    assert found.body >= (1 - SHARE) * found.total and found.total == pytest.approx(N, rel=0.15)
+    assert (model.vocab_size == OUTSIDE[0]["vocab_size"]) == (N >= 3e8)
+
+
+def test_a_vocabulary_that_was_said_is_kept() -> None:
+    assert outside("total", 3e5, preset("llama"), Wishes(), {"vocab_size": 50_000}).vocab_size == 50_000

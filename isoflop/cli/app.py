@@ -276,7 +276,7 @@ VERBS: Mapping[str, Verb] = {
     "plan": Verb(
         "isoflop.cli.plan:plan", "turn a budget into a model, tokens, batch and rate, with the loss to expect"
     ),
-    "next": Verb("isoflop.cli.plan:next_runs", "choose the runs to train next with so many FLOPs"),
+    "next": Verb("isoflop.cli.next:next_runs", "choose the runs to train next with so many FLOPs"),
     "compare": Verb(
         "isoflop.cli.compare:compare", "say whether recipe B is better than A, by how much, and if it lasts"
     ),

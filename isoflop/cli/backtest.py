@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from isoflop.record import ParamConvention
+from isoflop.cli.target import Count
 from isoflop.sources.columns import GUESSED, Columns
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def backtest(
     *,
     series: str | None = None,
     columns: Columns = GUESSED,
-    params: ParamConvention | None = None,
+    params_count: Count | None = None,
     law: str = "average",
     cut: tuple[float, ...] = (10.0, 30.0),
     bootstrap: int = 1000,
@@ -30,40 +30,46 @@ def backtest(
     """Forecast the dearest runs of a source from its cheap ones, and compare with what they reached.
 
     Runs up to 1/10 (then 1/30) of the largest FLOPs are fitted, the rest forecast. Beside stands what approach 3 with a
-    bootstrap over runs says. Every series of a table is gone through by itself.
+    bootstrap over runs says. Every series of a table is gone through by itself, without runs that no law of N and D
+    holds for: much repeated data, and other learning rates than the best.
 
     Args:
         source: Where the runs are, as for `isoflop fit`.
         series: Only this series of a table.
         columns: Which columns mean what, where their names do not tell.
-        params: How N is counted; None: as the source says, compute for own runs.
+        params_count: How N is counted; None: as the source says, compute for own runs.
         law: average (of laws, as `isoflop predict` does), or one law with a bootstrap.
         cut: Largest FLOPs over those fitted; several may be given.
-        bootstrap: Times that the runs are drawn again.
+        bootstrap: Times that the runs are drawn again for approach 3's interval.
         seed: Seed of the draws.
         json: Print a JSON list, one object for each series and cut.
     """
     from isoflop.cli.target import read_runs
     from isoflop.law.backtest import backtest as back_test
+    from isoflop.law.backtest import check_wish
+    from isoflop.law.lawful import lawful
     from isoflop.sources.series import names
 
+    for factor in cut:
+        check_wish(law, factor, bootstrap)
     done: list[tuple[str, Backtest]] = []
     refused: list[str] = []
     for name in names(source, columns) if series is None else (series,):
         records = read_runs(source, name, columns)
-        records = records if params is None else records.under(params)
+        records, notes = lawful(records if params_count is None else records.under(params_count))
+        refused += [f"{name or source}: {note}" for note in notes]
         for factor in cut:
             try:
                 made = back_test(records, cut=factor, law=law, replicates=bootstrap, seed=seed)
             except ValueError as error:
-                refused.append(f"1/{factor:g} of the largest FLOPs: {error}")
+                refused.append(f"left out, 1/{factor:g} of the largest FLOPs: {error}")
             else:
                 done.append((name or source, made))
     if not done:
-        raise ValueError(f"nothing of {source} can be back-tested. {refused[0]}")
+        raise ValueError(f"nothing of {source} can be back-tested; {refused[-1]}")
     if json:
         print(json_module.dumps([{"series": name, **made.to_dict()} for name, made in done]))
-        print("".join(f"left out: {reason}\n" for reason in refused), end="", file=sys.stderr)
+        print("".join(f"{reason}\n" for reason in refused), end="", file=sys.stderr)
     else:
         print(_report(done, refused))
 
@@ -86,4 +92,4 @@ def _report(done: list[tuple[str, Backtest]], refused: list[str]) -> str:
             f"  {name:<{wide}}  {f'1/{made.cut:g}':>5} {made.train:>6} {made.test:>5}   {median:>14} {largest:>14} "
             f"{inside:>12} {interval:>15}"
         )
-    return "\n".join(lines + [f"  left out, {reason}" for reason in refused])
+    return "\n".join(lines + [f"  {reason}" for reason in refused])

@@ -45,7 +45,7 @@ def compare(
         series_a: The series of table A, where it holds several.
         series_b: The same of table B.
         columns: Which columns mean what, where their names do not tell.
-        replicates: Draws of noise for the intervals.
+        replicates: Draws of noise for the intervals; 0: none.
         seed: Seed of the draws.
         out: File for the figure; None: compare.png here.
         lang: Language of the figure.
@@ -82,8 +82,8 @@ def _report(made: Comparison, path: Path) -> str:
     lines = [
         f"A = {made.sources[0]}",
         f"B = {made.sources[1]}",
-        f"counted in {unit}; floor L∞ {made.floor}; {made.pairs} common budgets or seeds, correlation of their noise "
-        f"{made.correlation:.2f}",
+        f"counted in {unit}; floor L∞ {made.floor}; {_pairs(made.pairs)} of one budget (and seed, where both say it), "
+        f"correlation of their noise {made.correlation:.2f}",
         "",
         f"  {'':<3} {'L∞':>26} {'α':>26}",
     ]
@@ -95,6 +95,10 @@ def _report(made: Comparison, path: Path) -> str:
         note = "" if row.trained else "   extrapolated"
         lines.append(f"  {row.x:>10.3g} {_number(row.multiplier):>16} {known:>22}{note}")
     return "\n".join([*lines, "", f"  {made.verdict}", f"  drawn in {path}"])
+
+
+def _pairs(count: int) -> str:
+    return "1 pair" if count == 1 else f"{count} pairs"
 
 
 def _number(value: float | None) -> str:

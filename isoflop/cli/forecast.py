@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from isoflop.cli.target import WANTED, Target, Wanted, read_source, records_of, with_shape
+from isoflop.cli.target import WANTED, Target, Wanted, counting, read_source, records_of, with_shape
 from isoflop.sources.columns import GUESSED, Columns
 
 if TYPE_CHECKING:
@@ -76,17 +76,26 @@ def _by_published(name: str, law: Published, run: Wanted) -> dict[str, Any]:
 
 def _by_runs(source: str, series: str | None, columns: Columns, run: Wanted) -> dict[str, Any]:
     from isoflop.law.forecast import forecast
+    from isoflop.law.lawful import lawful
 
-    records = run.counted(records_of(source, series, columns))
+    records, notes = lawful(run.counted(records_of(source, series, columns)))
     target = run.under(records.convention)
     made = forecast(records, N=target.N, D=target.D, C=target.C)
     interval = {"loss": float(made.mean[0]), "low": float(made.low[0]), "high": float(made.high[0])}
     convention = run.params_count if records.convention == "given" and run.params_count else records.convention
-    return _answer(source, target, convention) | interval | {"basis": made.basis(), "reach": float(made.reach[0])}
+    told = {"basis": made.basis(), "reach": float(made.reach[0]), "notes": list(notes)}
+    return _answer(source, target, convention) | {"runs": records.source} | interval | told
 
 
 def _answer(source: str, run: Target, convention: str) -> dict[str, Any]:
-    return {"source": source, "params": run.N, "params_convention": convention, "tokens": run.D, "flops": run.C}
+    return {
+        "source": source,
+        "runs": source,
+        "params": run.N,
+        "params_convention": convention,
+        "tokens": run.D,
+        "flops": run.C,
+    }
 
 
 def _told(answer: dict[str, Any]) -> str:
@@ -95,11 +104,11 @@ def _told(answer: dict[str, Any]) -> str:
     loss = answer["loss"]
     return "\n".join(
         [
-            f"{answer['source']}: N = {answer['params']:.4g} (counted as {answer['params_convention']}), "
+            f"{answer['runs']}: N = {answer['params']:.4g} ({counting(answer['params_convention'])}), "
             f"D = {answer['tokens']:.4g} tokens, C = {answer['flops']:.4g} FLOPs{beyond}",
             f"  loss {loss:.4g} nats per token{_range(answer)}{_perplexity(loss)}",
             f"  {answer['basis']}",
-            *_warned(reach),
+            *(f"  note: {note}" for note in [*_warned(reach), *answer.get("notes", [])]),
         ]
     )
 
@@ -111,7 +120,7 @@ FAR = 100.0
 def _warned(reach: float | None) -> list[str]:
     if reach is None or reach <= FAR:
         return []
-    return [f"note: forecasts were never tested beyond {FAR:.0f} times the largest run; train larger ones first"]
+    return [f"forecasts were never tested beyond {FAR:.0f} times the largest run; train larger ones first"]
 
 
 def _perplexity(loss: float) -> str:
@@ -193,18 +202,23 @@ def _optima_published(name: str, source: str | None, budgets: tuple[float, ...])
         loss = {"value": float(law.loss(known.parameters, N=N, D=D)), "low": None, "high": None}
         rows.append({"flops": C, "approaches": {"the law": approach}, "loss": loss})
     note = f"constants of {known.source}; they come without their runs, so there is no interval"
-    return {"source": name, "params_convention": known.convention, "budgets": rows, "notes": [note]}
+    return {"source": name, "runs": name, "params_convention": known.convention, "budgets": rows, "notes": [note]}
 
 
 def _optima(source: str, series: str | None, columns: Columns, budgets: tuple[float, ...], seed: int) -> dict[str, Any]:
     from isoflop.law.fit import Fit, fit
     from isoflop.law.forecast import forecast
     from isoflop.law.frontier import approach2, approach3
+    from isoflop.law.lawful import lawful
     from isoflop.law.uncertainty import bootstrap
 
-    read = read_source(source, series, columns)
-    fitted = read if isinstance(read, Fit) else bootstrap(fit(read), seed=seed)
-    frontiers, notes = [approach3(fitted)], []
+    read, notes = read_source(source, series, columns), list[str]()
+    if isinstance(read, Fit):
+        fitted = read
+    else:
+        kept, said = lawful(read)
+        fitted, notes = bootstrap(fit(kept), seed=seed), list(said)
+    frontiers = [approach3(fitted)]
     try:
         frontiers.append(approach2(fitted.records, seed=seed))
     except ValueError as reason:
@@ -217,7 +231,9 @@ def _optima(source: str, series: str | None, columns: Columns, budgets: tuple[fl
         loss = {"value": float(made.mean[0]), "low": float(made.low[0]), "high": float(made.high[0])}
         found = {f"approach {frontier.approach}": _at(frontier, C) for frontier in frontiers}
         rows.append({"flops": C, "reach": float(made.reach[0]), "approaches": found, "loss": loss})
-    return {"source": source, "params_convention": fitted.records.convention, "budgets": rows, "notes": notes}
+    runs = fitted.records
+    told = {"source": source, "runs": runs.source, "params_convention": runs.convention}
+    return told | {"budgets": rows, "notes": notes}
 
 
 def _at(frontier: Frontier, C: float) -> dict[str, Any]:
@@ -235,7 +251,7 @@ def _plain(interval: Interval) -> dict[str, float | None]:
 
 def _told_optima(answer: dict[str, Any]) -> str:
     brackets = "; 90 % intervals in brackets" if answer["budgets"][0]["loss"]["low"] is not None else ""
-    lines = [f"{answer['source']}, N counted as {answer['params_convention']}{brackets}"]
+    lines = [f"{answer['runs']}: N {counting(answer['params_convention'])}{brackets}"]
     for row in answer["budgets"]:
         reach = row.get("reach")
         lines.append(f"C = {row['flops']:.4g} FLOPs{'' if reach is None else f', {_times(reach)}'}")
@@ -244,7 +260,7 @@ def _told_optima(answer: dict[str, Any]) -> str:
             lines.append(f"  {name:<11} {'   '.join(told)}")
         lines.append(f"  {'loss there':<11} {_short(row['loss'])} nats per token")
     farthest = max((row.get("reach") or 0.0 for row in answer["budgets"]), default=0.0)
-    return "\n".join([*lines, *_warned(farthest), *(f"note: {note}" for note in answer["notes"])])
+    return "\n".join([*lines, *(f"  note: {note}" for note in [*_warned(farthest), *answer["notes"]])])
 
 
 _LABELS = {"params": "N*", "tokens": "D*", "tokens_per_param": "D*/N*"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from isoflop.cli.target import WANTED, Wanted, records_of, with_shape
+from isoflop.cli.target import WANTED, Wanted, counting, records_of, with_shape
 from isoflop.sources.columns import GUESSED, Columns
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ lock.prepare = with_shape(lock)  # type: ignore[attr-defined]
 
 def _told_locked(locked: Locked) -> str:
     return (
-        f"{f'run {locked.run}' if locked.run else 'the run'}: N = {locked.params:.4g} (counted as "
-        f"{locked.params_convention}), D = {locked.tokens:.4g} tokens, C = {locked.flops:.4g} FLOPs\n"
+        f"{f'run {locked.run}' if locked.run else 'the run'}: N = {locked.params:.4g} "
+        f"({counting(locked.params_convention)}), D = {locked.tokens:.4g} tokens, C = {locked.flops:.4g} FLOPs\n"
         f"  forecast  {locked.loss:.4f} nats per token, {_percent(locked)} interval {locked.low:.4f} to "
         f"{locked.high:.4f}\n  {locked.basis}; from {_count(len(locked.inputs), 'file')}, {locked.made}"
     )
@@ -193,8 +193,8 @@ def _told_scores(found: Sequence[Outcome], damaged: Sequence[str], overall: Cali
     else:
         low, high = overall.expected
         lines += [
-            f"{overall.inside} of {overall.of} inside their intervals: {overall.verdict}, for right ones hold "
-            f"{low if low == high else f'{low} to {high}'} of {overall.of} nine times in ten",
+            f"{overall.inside} of {overall.of} inside their intervals, {overall.verdict}: of right ones "
+            f"{low if low == high else f'{low} to {high}'} of {overall.of} hold nine times in ten",
             f"median error {overall.median_abs_rel_error:.2%}, interval score {overall.interval_score:.4f} in ln loss",
         ]
     lines += [f"note: {one.path}: {note}" for one in found for note in _changed(one)]

@@ -126,6 +126,11 @@ def asked(
     return Target(params, flops / per_token, flops)
 
 
+def counting(convention: str) -> str:
+    """Say how N is counted."""
+    return "as the table counts it" if convention == "given" else f"counted as {convention}"
+
+
 def with_shape(command: Command) -> Callable[[Sequence[str]], Command]:
     """Let --preset, --model-config, or a study's own model be the shape that single flags change."""
 

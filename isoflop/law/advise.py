@@ -1,9 +1,8 @@
-"""Which runs to train next: those that tell most, for their FLOPs, of the loss ahead and of the optimal size.
+"""Which runs to train next: those that tell most, for their FLOPs, of the losses ahead and of the optimal size.
 
-Around a fit of L = E + A/N^α + B/D^β its parameters are nearly normal, θ = (ln A, ln B, E, α, β) with covariance
-Σ, Σ⁻¹ = Σ jjᵀ/σ² + P₀, j = ∂ ln L/∂θ. A run with gradient j lowers the variance of a target with gradient g by
-(gᵀΣj)²/(σ² + jᵀΣj); a target on the loss alone puts every run on the optimal ray and never
-learns the allocation; one on ln N* alone runs to the extremes: both count alike here.
+A target on the loss alone puts every run on the optimal ray and never learns the allocation; one on ln N* alone runs to
+the extremes; one far ahead alone forgets the way there: the loss at the target, the loss halfway to it, and ln N* of
+the target count alike (`isoflop.law.information` has the arithmetic).
 """
 
 from __future__ import annotations
@@ -15,32 +14,32 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from isoflop.law.fit import LEAST_SCALE, Fit
-from isoflop.law.laws import LAWS, Value, optimum
-from isoflop.law.uncertainty import groups
+from isoflop.law.fit import Fit
+from isoflop.law.information import Knowledge, residual_noise, trunk_share
+from isoflop.law.laws import LAWS
 from isoflop.record import Floats, Records
 
-NAMES = ("ln A", "ln B", "E", "alpha", "beta")
 SPAN = 8.0
 """Candidates lie within this factor of the optimal size; beyond it the law itself is in doubt."""
-BELOW = 8.0
-"""Candidate budgets reach this factor under the smallest trained: a long lever for few FLOPs, if the law holds."""
-SIZES = 9
+SIZES = 17
 """Candidate sizes at a budget."""
 STEP = 2.0
 """Candidate budgets lie this factor apart."""
 REPEATS = 3
 """Most runs at one point, so that not all trust is put in one place."""
-POWER = 0.5
-"""Gain is ranked by gain over FLOPs to this power: 1 spends everything on tiny runs, 0 on huge ones."""
-FAR = 0.3
+POWER = 0.8
+"""Gain is ranked by gain over FLOPs to this power: 1 spends everything on tiny runs, 0 on huge ones. With no run below
+the smallest trained, 0.5 left 1.16 times as much uncertainty of ln N* as 0.8 on the surface of `benchmarks/next.py`."""
+OVERHEAD = 1 / 300
+"""What a run costs beside its own FLOPs, over the allowance, unless it is said: so that few suffice."""
+FAR = 0.2
 """Part of the allowance for the one far run that could contradict the law."""
 AHEAD = 10.0
 """The forecast to be improved lies this factor beyond the largest budget, unless said otherwise."""
-EXPONENT_SD, LN_E_SD = 0.15, 0.35
-"""Prior standard deviations of α, β and of ln E, as in `isoflop.law.forecast`; ln A and ln B are left free."""
 DECAY = 0.2
 """Part of a branch in which its learning rate falls (arXiv:2405.18392)."""
+ABOUT = 1.01
+"""Factor within which a candidate still counts as lying in the range of the runs."""
 
 
 class Candidate(NamedTuple):
@@ -88,53 +87,25 @@ class Advice:
     notes: tuple[str, ...]
 
 
-class _State:
-    """What is known of θ, and of the errors of trunks, which all their branches share."""
+class Limits(NamedTuple):
+    """What the choice of runs must keep to."""
 
-    def __init__(self, fit: Fit, noise: float, shared: float) -> None:
-        records = fit.records
-        self.values = fit.values
-        self.centre = float(np.exp(np.log(records.N).mean())), float(np.exp(np.log(records.D).mean()))
-        trunks = [run.group for run in records.runs if run.group is not None]
-        self.trunks = list(dict.fromkeys(trunks)) if shared > 0 else []
-        self.noise, self.shared = noise, shared
-        prior = [0.0, 0.0, (LN_E_SD * self.values["E"]) ** -2, EXPONENT_SD**-2, EXPONENT_SD**-2]
-        precision = np.diag(prior + [1 / (shared * noise**2) for _ in self.trunks])
-        for run, N, D in zip(records.runs, records.N, records.D, strict=True):
-            j = self.gradient(N, D, run.group)
-            precision += np.outer(j, j) / self.own(run.group) ** 2
-        self.covariance = np.linalg.inv(precision + 1e-9 * np.eye(len(precision)))
+    allowance: float
+    """FLOPs of all."""
+    overhead: float
+    """FLOPs that each costs beside its own."""
+    smallest: float
+    """FLOPs of the smallest."""
+    most: float
+    """Runs."""
 
-    def own(self, group: str | None) -> float:
-        """Noise of one run in ln L, without what it shares with its trunk."""
-        return self.noise * float(np.sqrt(1 - self.shared)) if group in self.trunks else self.noise
 
-    def gradient(self, N: float, D: float, group: str | None = None) -> Float64[np.ndarray, "theta"]:
-        """∂ ln L/∂θ, with ln A and ln B of N and D over their means."""
-        v = self.values
-        a, b = v["A"] * N ** -v["alpha"], v["B"] * D ** -v["beta"]
-        slope = [a, b, 1.0, -a * np.log(N / self.centre[0]), -b * np.log(D / self.centre[1])]
-        return np.array([part / (v["E"] + a + b) for part in slope] + [float(group == name) for name in self.trunks])
+class Goals(NamedTuple):
+    """What is to be known better."""
 
-    def size_gradient(self, C: float) -> Float64[np.ndarray, "theta"]:
-        """∂ ln N*/∂θ, by complex steps."""
-        v = self.values
-        means = np.log(self.centre)
-        ln_a, ln_b = np.log(v["A"]) - v["alpha"] * means[0], np.log(v["B"]) - v["beta"] * means[1]
-        theta = np.array([ln_a, ln_b, v["E"], v["alpha"], v["beta"]], dtype=complex)
-        out = []
-        for i in range(5):
-            moved = theta.copy()
-            moved[i] += 1e-30j
-            ln_a, ln_b, _, alpha, beta = moved
-            ratio = np.log(alpha) - np.log(beta) + ln_a + alpha * means[0] - ln_b - beta * means[1]
-            out.append(((ratio + beta * np.log(C / 6)) / (alpha + beta)).imag / 1e-30)
-        return np.array(out + [0.0] * len(self.trunks))
-
-    def add(self, j: Float64[np.ndarray, "theta"], noise: float) -> None:
-        """Learn from one run."""
-        along = self.covariance @ j
-        self.covariance = self.covariance - np.outer(along, along) / (noise**2 + j @ along)
+    gradients: Float64[np.ndarray, "goals theta"]
+    """Of ln L at the target's optimum, of ln L halfway there, and of ln N* of the target."""
+    names: tuple[str, ...] = ("loss ahead", "loss on the way", "optimal size")
 
 
 def advise(
@@ -147,120 +118,130 @@ def advise(
     smallest: float | None = None,
     most: int | None = None,
 ) -> Advice:
-    """Choose the runs to train next, greedily by the gain over FLOPs^½ in both targets.
+    """Choose the runs to train next, greedily by the gain in all goals over FLOPs^POWER.
+
+    Candidates are no smaller, shorter, or worse than the runs of the fit, and up to their budgets no more lopsided:
+    below, small models may not have left the plateau where they have learnt no more than pairs of tokens, and no law
+    holds.
 
     Args:
-        fit: The plain law fitted to what was trained so far.
+        fit: A law of N and D fitted to what was trained so far.
         allowance: FLOPs to spend.
         target: FLOPs of the forecast to be improved; None: ten times the largest budget, the new runs' included.
-        overhead: FLOPs that any run costs beside its own (start, evaluation); None: a hundredth of the allowance.
+        overhead: FLOPs that any run costs beside its own (start, evaluation); None: OVERHEAD of the allowance.
         noise: Standard deviation of ln L of one run; None: from the residuals.
-        smallest: Fewest FLOPs of a run; None: an eighth of the smallest budget trained.
+        smallest: Fewest FLOPs of a run; None: those of the smallest run trained.
         most: Most runs; None: as many as the allowance pays for.
 
     Raises:
-        ValueError: a number is not positive, or the fit is of another law.
+        ValueError: a number is not positive, the allowance is too small, or the law knows no optimal size.
     """
-    overhead = allowance / 100 if overhead is None else overhead
-    for name, value in (
-        ("flops", allowance),
-        ("target", target),
-        ("overhead", overhead),
-        ("noise", noise),
-        ("most", most),
-    ):
-        if value is not None and not (value > 0 and np.isfinite(value)):
-            raise ValueError(f"{name}={value:g} must be a positive number")
-    if fit.law != "chinchilla":
-        raise ValueError(f"law={fit.law!r} has no design of next runs; fit chinchilla")
-    records = fit.records
+    given = {"flops": allowance, "target": target, "overhead": overhead, "noise": noise, "smallest": smallest}
+    for name, value in (given | {"most": most}).items():
+        if value is not None and not 0 < value < np.inf:
+            raise ValueError(f"{name}={value:g} must be a positive, finite number")
+    limits = _limits(fit, allowance, overhead, smallest, most)
     scatter = residual_noise(fit) if noise is None else noise
-    shared = trunk_share(fit)
-    state = _State(fit, scatter, shared)
-    goal = target or AHEAD * max(float(records.C.max()), FAR * allowance)
-    best = optimum(LAWS[fit.law].balance(fit.values), goal)
-    goals = state.gradient(float(best.N), float(best.D)), state.size_gradient(goal)
-    before = [_sd(state, g) for g in goals]
-    far = optimum(LAWS[fit.law].balance(fit.values), FAR * allowance)
-    far_sd = float(np.hypot(_sd(state, state.gradient(float(far.N), float(far.D))), scatter))
-    runs = _choose(fit, state, goals, _grid(fit, allowance, smallest), Limits(allowance, overhead, most or np.inf))
-    after = [_sd(state, g) for g in goals]
+    known = Knowledge(fit, scatter, shared := trunk_share(fit))
+    goal = target or AHEAD * max(float(fit.records.C.max()), FAR * allowance)
+    goals = _goals(fit, known, goal)
+    before = [known.sd(g) for g in goals.gradients]
+    far = _best(fit, FAR * allowance)
+    far_sd = float(np.hypot(known.sd(known.gradients(far.params[None], far.tokens[None], [None])[0]), scatter))
+    runs = _choose(fit, known, goals, limits)
+    after = [known.sd(g) for g in goals.gradients]
     return Advice(
         runs=tuple(runs),
         target=goal,
         noise=scatter,
         loss_sd=(before[0], after[0]),
-        size_sd=(before[1], after[1]),
+        size_sd=(before[2], after[2]),
         far_sd=far_sd,
         spent=sum(run.flops for run in runs),
         allowance=allowance,
-        notes=_notes(runs[0], records, shared),
+        notes=_notes(runs[0], fit.records, shared, limits),
     )
 
 
-def _sd(state: _State, g: Float64[np.ndarray, "theta"]) -> float:
-    return float(np.sqrt(g @ state.covariance @ g))
+def _limits(fit: Fit, allowance: float, overhead: float | None, smallest: float | None, most: int | None) -> Limits:
+    least = float(fit.records.C.min())
+    low = least if smallest is None else smallest
+    if FAR * allowance < low:
+        said = f"the smallest run of {fit.records.source} took {least:.3g}" if smallest is None else "--smallest says"
+        raise ValueError(
+            f"flops={allowance:.3g} pays for no far run, which takes {FAR:.0%} of it, as {said}"
+            f"{'' if smallest is None else f' {low:.3g}'}; give {low / FAR:.2g} or more, or a lower --smallest"
+        )
+    return Limits(allowance, allowance * OVERHEAD if overhead is None else overhead, low, most or np.inf)
 
 
-class Limits(NamedTuple):
-    """What the choice of runs must keep to."""
-
-    allowance: float
-    """FLOPs of all."""
-    overhead: float
-    """FLOPs that each costs beside its own."""
-    most: float
-    """Runs."""
+class _Point(NamedTuple):
+    params: Floats
+    tokens: Floats
 
 
-def _choose(fit: Fit, state: _State, goals: tuple[Floats, Floats], grid: list[Candidate], limits: Limits) -> list[Run]:
+def _best(fit: Fit, C: float) -> _Point:
+    N, D = LAWS[fit.law].optimum(fit.values, C)
+    return _Point(np.asarray(N, dtype=np.float64), np.asarray(D, dtype=np.float64))
+
+
+def _goals(fit: Fit, known: Knowledge, target: float) -> Goals:
+    halfway = float(np.sqrt(target * max(float(fit.records.C.max()), target / AHEAD**4)))
+    at = [_best(fit, C) for C in (target, halfway)]
+    N, D = (np.array([float(getattr(point, name)) for point in at]) for name in ("params", "tokens"))
+    return Goals(np.vstack([known.gradients(N, D, [None, None]), known.size_gradient(target)]))
+
+
+def _choose(fit: Fit, known: Knowledge, goals: Goals, limits: Limits) -> list[Run]:
     """Take the far run first, then whatever gains most, until nothing fits."""
-    allowance, overhead, most = limits
-    terms = LAWS[fit.law].balance(fit.values)
-    far = optimum(terms, FAR * allowance)
-    runs = [_take(fit, state, Candidate(float(far.N), float(far.D), FAR * allowance, None), "could contradict the law")]
-    left = allowance - runs[0].flops
-    used: dict[tuple[float, float], int] = {}
+    far = _best(fit, FAR * limits.allowance)
+    first = Candidate(float(far.params), float(far.tokens), FAR * limits.allowance, None)
+    runs, left = [_take(fit, known, first, "could contradict the law")], limits.allowance - first.flops
+    grid, used = _grid(fit, limits), dict[tuple[float, float], int]()
     trunks = _trunks(fit.records)
     while True:
         options = [c for c in (*grid, *_branches(trunks, grid)) if c.flops <= left and used.get(c[:2], 0) < REPEATS]
-        if not options or len(runs) >= most:
+        if not options or len(runs) >= limits.most:
             return runs
-        gains = [_gain(state, goals, c) / (c.flops + overhead) ** POWER for c in options]
-        best = options[int(np.argmax(gains))]
-        parts = [_gain(state, (g,), best) for g in goals]
-        runs.append(_take(fit, state, best, "optimal size" if parts[1] > parts[0] else "loss ahead"))
+        N, D, cost = (np.array(column) for column in list(zip(*options, strict=True))[:3])
+        names = [option.group for option in options]
+        gains = known.gains(goals.gradients, known.gradients(N, D, names), known.own(names))
+        chosen = int(np.argmax(gains.sum(1) / (cost + limits.overhead) ** POWER))
+        best = options[chosen]
+        runs.append(_take(fit, known, best, goals.names[int(gains[chosen].argmax())]))
         left -= best.flops
         used[best[:2]] = used.get(best[:2], 0) + 1
         if best.group is not None:
             trunks[best.group] = best.params, max(trunks[best.group][1], (1 - DECAY) * best.tokens)
 
 
-def _take(fit: Fit, state: _State, chosen: Candidate, why: str) -> Run:
-    state.add(state.gradient(chosen.params, chosen.tokens, chosen.group), state.own(chosen.group))
-    loss = float(np.asarray(fit.loss(chosen.params, chosen.tokens)))
+def _take(fit: Fit, known: Knowledge, chosen: Candidate, why: str) -> Run:
+    N, D = np.array([chosen.params]), np.array([chosen.tokens])
+    known.add(known.gradients(N, D, [chosen.group])[0], float(known.own([chosen.group])[0]))
+    loss = float(np.asarray(LAWS[fit.law].loss(fit.values, N=chosen.params, D=chosen.tokens)))
     return Run(*chosen, loss=loss, why=why)
 
 
-def _gain(state: _State, goals: tuple[Floats, ...], chosen: Candidate) -> float:
-    """Sum over targets of the part of their variance that a run takes away."""
-    j = state.gradient(chosen.params, chosen.tokens, chosen.group)
-    along = state.covariance @ j
-    total = state.own(chosen.group) ** 2 + j @ along
-    return float(sum((g @ along) ** 2 / total / (g @ state.covariance @ g) for g in goals))
-
-
-def _grid(fit: Fit, allowance: float, smallest: float | None) -> list[Candidate]:
-    """Budgets from below the smallest of the runs to half the allowance, sizes around the optimum of each."""
-    low = min(smallest or float(fit.records.C.min()) / BELOW, allowance / 16)
-    budgets = np.geomspace(low, allowance / 2, max(2, round(np.log(allowance / 2 / low) / np.log(STEP)) + 1))
+def _grid(fit: Fit, limits: Limits) -> list[Candidate]:
+    """Budgets from the smallest to half the allowance, sizes around the optimum of each, as far as the runs vouch."""
+    low, high = limits.smallest, max(limits.smallest, limits.allowance / 2)
     out = []
-    for C in budgets:
-        best = float(optimum(LAWS[fit.law].balance(fit.values), C).N)
-        out += [
-            Candidate(float(N), float(C / (6 * N)), float(C), None) for N in best * np.geomspace(1 / SPAN, SPAN, SIZES)
-        ]
-    return out
+    for C in np.geomspace(low, high, max(2, round(np.log(high / low) / np.log(STEP)) + 1)):
+        N = float(_best(fit, float(C)).params) * np.geomspace(1 / SPAN, SPAN, SIZES)
+        out += [Candidate(float(n), float(C / (6 * n)), float(C), None) for n in N]
+    return [one for one in out if _vouched(fit, one, limits)]
+
+
+def _vouched(fit: Fit, one: Candidate, limits: Limits) -> bool:
+    """Whether the runs reach down to a candidate: see `advise`; a wish for smaller ones is taken at its word."""
+    runs = fit.records
+    if limits.smallest < runs.C.min() / ABOUT:
+        return True
+    loss = float(np.asarray(LAWS[fit.law].loss(fit.values, N=one.params, D=one.tokens)))
+    small = one.params * ABOUT < runs.N.min() or one.tokens * ABOUT < runs.D.min() or loss > ABOUT * runs.L.max()
+    ratio = one.tokens / one.params
+    lopsided = not runs.M.min() / ABOUT <= ratio <= runs.M.max() * ABOUT
+    return not (small or (lopsided and one.flops <= runs.C.max()))
 
 
 def _trunks(records: Records) -> dict[str, tuple[float, float]]:
@@ -294,41 +275,17 @@ def trunk_cost(lengths: Floats, decay: float) -> float:
     return float((np.max(lengths) + decay * rest) / np.sum(lengths))
 
 
-def residual_noise(fit: Fit) -> float:
-    """Standard deviation of ln L about the fit, for the parameters that were fitted; never below two seeds' own."""
-    residual = _residuals(fit)
-    free = max(1, len(residual) - len(fit.parameters))
-    return max(LEAST_SCALE, float(np.sqrt((residual**2).sum() / free)))
-
-
-def trunk_share(fit: Fit) -> float:
-    """Return the part of the noise's variance that branches of one trunk share, by one-way analysis of variance."""
-    index = groups(fit.records)
-    residual = _residuals(fit)
-    sizes = np.bincount(index)
-    several = sizes > 1
-    if not several.any():
-        return 0.0
-    means = np.bincount(index, residual) / sizes
-    inside = ((residual - means[index]) ** 2).sum() / max(1, len(residual) - len(sizes))
-    per = (len(residual) - (sizes**2).sum() / len(residual)) / max(1, len(sizes) - 1)
-    across = (sizes * (means - residual.mean()) ** 2).sum() / max(1, len(sizes) - 1)
-    between = max(0.0, (across - inside) / per) if per > 0 else 0.0
-    return float(min(0.95, between / (between + inside))) if between + inside > 0 else 0.0
-
-
-def _residuals(fit: Fit) -> Floats:
-    records = fit.records
-    at: Value = fit.loss(records.N, records.D)
-    return np.asarray(np.log(records.L) - np.log(np.asarray(at)))
-
-
-def _notes(far: Run, records: Records, shared: float) -> tuple[str, ...]:
+def _notes(far: Run, records: Records, shared: float, limits: Limits) -> tuple[str, ...]:
     notes = []
     if far.flops < 3 * records.C.max():
         notes.append(
             f"the far run has only {far.flops / records.C.max():.2g} times the FLOPs of the largest run so far; a "
             f"larger allowance would test the law harder"
+        )
+    if limits.smallest < records.C.min() / ABOUT:
+        notes.append(
+            f"runs down to {limits.smallest:.3g} FLOPs were allowed, but none below {records.C.min():.3g} was trained: "
+            "their worth rests on the law holding there"
         )
     if shared > 0:
         notes.append(f"branches of one trunk share {shared:.0%} of the noise's variance")

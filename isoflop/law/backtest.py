@@ -76,8 +76,7 @@ def backtest(
     Raises:
         ValueError: the cut is not above 1, the law is not known, or the runs below the cut cannot be fitted.
     """
-    if law != AVERAGE and law not in LAWS:
-        raise ValueError(f"law={law!r} is not known; choose one of {', '.join((AVERAGE, *LAWS))}")
+    check_wish(law, cut, replicates)
     train, test = split(records, cut)
     naive = resampled(train, test, law=NAIVE, replicates=replicates, seed=seed)
     if law == AVERAGE:
@@ -88,14 +87,34 @@ def backtest(
     return Backtest(law, cut, len(train), len(test), score(band, test.L), score(naive, test.L))
 
 
+def check_wish(law: str, cut: float, replicates: int) -> None:
+    """Check what holds for every series.
+
+    Raises:
+        ValueError: the law is not known, the cut is not above 1, or the draws are too few for percentiles.
+    """
+    if law != AVERAGE and law not in LAWS:
+        raise ValueError(f"law={law!r} is not known; choose one of {', '.join((AVERAGE, *LAWS))}")
+    _check_cut(cut)
+    if replicates < 2:
+        raise ValueError(
+            f"bootstrap={replicates} leaves approach 3 without the interval that is compared; give 2 or more, such as "
+            f"{REPLICATES}"
+        )
+
+
+def _check_cut(cut: float) -> None:
+    if not 1 < cut < np.inf:
+        raise ValueError(f"cut={cut:g} holds out nothing; give a factor above 1, such as 10")
+
+
 def split(records: Records, cut: float) -> tuple[Records, Records]:
     """Part the runs at C_max/cut: those up to it, and those beyond.
 
     Raises:
         ValueError: the cut is not above 1, or leaves no run below it.
     """
-    if not cut > 1:
-        raise ValueError(f"cut={cut:g} holds out nothing; give a factor above 1, such as 10")
+    _check_cut(cut)
     # a budget that is C_max/cut but for rounding belongs to the training runs
     cheap = records.C.max() / cut * (1 + 1e-6) >= records.C
     if not cheap.any():

@@ -33,6 +33,8 @@ FOLLOWING = 0.3
 """A correlation from which it is said."""
 AHEAD = 10.0
 """Extrapolation, in times the largest common budget."""
+FEWEST_DRAWS = 10
+"""Fewest draws: of fewer, hardly any lies beyond the percentiles of an interval."""
 MANY = 1000
 """More runs than this are as good as none."""
 
@@ -125,12 +127,18 @@ def compare(
         per: What is counted.
         floor: L∞ of the frontiers.
         at: Where to extrapolate to, in what is counted; None: ten times the largest common budget.
-        replicates: Draws of noise.
+        replicates: Draws of noise; 0: no interval.
         seed: Seed of the draws.
 
     Raises:
-        ValueError: there are too few budgets, none in common, or what is counted was not measured.
+        ValueError: there are too few budgets or draws, none in common, or what is counted was not measured.
     """
+    if at is not None and not 0 < at < np.inf:
+        raise ValueError(f"at={at:g} must be a positive, finite number of {UNITS[per]}")
+    if replicates and replicates < FEWEST_DRAWS:
+        raise ValueError(
+            f"replicates={replicates} must be 0 (no interval), or {FEWEST_DRAWS} or more draws, such as 1000"
+        )
     both = points(a, per), points(b, per)
     common = _common(*both)
     _check((a, b), both, common, floor)
@@ -266,9 +274,7 @@ def _ratio(a: Curves, b: Curves, x: Floats) -> Float64[np.ndarray, "replicates x
 def _judged(result: Comparison, common: list[tuple[int, int]], at: float | None) -> Comparison:
     """Add the rows and the verdict."""
     trained = np.unique(result.points[1].x[[j for _, j in common]])
-    ahead = at or AHEAD * float(trained.max())
-    if not ahead > 0 or not np.isfinite(ahead):
-        raise ValueError(f"at={ahead:g} must be a positive number")
+    ahead = AHEAD * float(trained.max()) if at is None else at
     x = np.append(trained, ahead)
     value, low, high = result.multiplier(x)
     rows = tuple(
@@ -281,26 +287,29 @@ def _judged(result: Comparison, common: list[tuple[int, int]], at: float | None)
         )
         for i in range(len(x))
     )
-    told = _verdict(rows, len(result.points[0].x) + len(result.points[1].x), UNITS[result.per])
+    runs, asked = len(result.points[0].x) + len(result.points[1].x), result.noise is None or low is not None
+    told = _verdict(rows, runs, UNITS[result.per], asked=asked)
     if result.misfit > FOLLOWING:
         told += f"; the losses bend otherwise than L∞ + a·x^-α (neighbouring errors correlate by {result.misfit:.2f}), "
         told += "which widens the intervals: leave out the smallest budgets if they are off the law"
     return Comparison(**{**vars(result), "rows": rows, "verdict": told})
 
 
-def _verdict(rows: tuple[Row, ...], runs: int, unit: str) -> str:
+def _verdict(rows: tuple[Row, ...], runs: int, unit: str, *, asked: bool) -> str:
     """Say in words what the rows say."""
     first, last = rows[0], rows[-1]
     span = f"from {first.x:.3g} to {last.x:.3g} {unit}"
     if any(row.low is None for row in rows):
+        why = "no more points than parameters, so no interval" if asked else "without draws there is no interval"
         word = "better" if last.multiplier > 1 else "worse"
-        return f"not decided: no more points than parameters, so no interval (the curves alone say B is {word})"
+        return f"not decided: {why} (the curves alone say B is {word} at {last.x:.3g} {unit})"
     up = [row for row in rows if row.low is not None and row.low > 1]
     down = [row for row in rows if row.high is not None and row.high < 1]
     if len(up) == len(rows) or len(down) == len(rows):
-        word = "better" if up else "worse"
         size = f"{last.multiplier:.3g} ({last.low:.3g} to {last.high:.3g})"
-        return f"B is {word} {span}, where A needs {size} times the {unit} for B's loss"
+        if up:
+            return f"B is better {span}; at the last A needs {size} times the {unit} for B's loss"
+        return f"B is worse {span}; at the last {size} of the {unit} suffice A for B's loss"
     if up and down:
         where = _crossing(rows)
         before, after = ("better", "worse") if up[0].x < down[0].x else ("worse", "better")
@@ -308,19 +317,22 @@ def _verdict(rows: tuple[Row, ...], runs: int, unit: str) -> str:
     if up or down:
         word, decided = ("better", up) if up else ("worse", down)
         part = f"B is {word} from {decided[0].x:.3g} to {decided[-1].x:.3g} {unit}; not decided elsewhere"
-        return part + (f" ({_more(last, runs)})" if last not in decided else "")
-    return f"not decided by these runs; {_more(last, runs)}"
+        return part + (f" ({_more(last, runs, unit)})" if last not in decided else "")
+    return f"not decided by these runs; {_more(last, runs, unit)}"
 
 
 def _crossing(rows: tuple[Row, ...]) -> float:
     """Return where the multiplier is 1, between two rows, by interpolation in logarithms."""
     x = np.log([row.x for row in rows])
     y = np.log(np.clip([row.multiplier for row in rows], 1e-300, 1e300))
-    turn = int(np.flatnonzero(np.diff(np.sign(y)) != 0)[0])
+    turns = np.flatnonzero(np.diff(np.sign(y)) != 0)
+    if not turns.size:  # intervals may leave 1 where the curves themselves do not
+        return float(np.exp(x.mean()))
+    turn = int(turns[0])
     return float(np.exp(x[turn] - y[turn] * (x[turn + 1] - x[turn]) / (y[turn + 1] - y[turn])))
 
 
-def _more(row: Row, runs: int) -> str:
+def _more(row: Row, runs: int, unit: str) -> str:
     """Say how many more points would decide a row, if its multiplier stayed and its interval shrank as 1/√n."""
     assert row.low is not None and row.high is not None
     effect = abs(np.log(row.multiplier)) if 0 < row.multiplier < np.inf else np.inf
@@ -328,8 +340,8 @@ def _more(row: Row, runs: int) -> str:
     reach = np.log(row.multiplier / below) if row.multiplier > 1 else np.log(above / row.multiplier)
     more = runs * ((reach / effect) ** 2 - 1) if effect > 0 else np.inf
     if not more < MANY:
-        return f"more than {MANY} further points like these would be needed at {row.x:.3g}"
-    return f"about {max(1, int(np.ceil(more)))} further points like these would decide at {row.x:.3g}"
+        return f"more than {MANY} further points like these would be needed at {row.x:.3g} {unit}"
+    return f"about {max(1, int(np.ceil(more)))} further points like these would decide at {row.x:.3g} {unit}"
 
 
 UNITS: Mapping[Per, str] = {"flop": "FLOPs", "token": "tokens", "hour": "hours"}

@@ -1,43 +1,17 @@
-"""What tokens and sizes are worth: repeated tokens, served tokens, Step Law, and the price of another size."""
+"""What tokens and sizes cost: served tokens, and the price of another size."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from isoflop.law.laws import Optimum, Terms, Value
-from isoflop.law.published import PUBLISHED
 
-R_D = PUBLISHED["muennighoff2023"].parameters["R_D"]
-"""Epochs after which a repeated token has lost most of its worth (arXiv:2305.16264, section 6 and appendix A)."""
-R_N = PUBLISHED["muennighoff2023"].parameters["R_N"]
-"""The same for parameters beyond what the unique tokens would call for (arXiv:2305.16264)."""
 HALVINGS = 200
 """Steps of a bisection, more than the digits of a float need."""
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Sizes, over the optimum, whose price a plan tells."""
-
-
-def repeated_tokens(D: Value, unique: float) -> Value:
-    """Return how many fresh tokens D tokens are worth: U·(1 + R·(1 − e^(−(D/U − 1)/R))) (arXiv:2305.16264)."""
-    extra = np.maximum(np.asarray(D) / unique - 1, 0)
-    return np.asarray(np.minimum(D, unique) - unique * R_D * np.expm1(-extra / R_D))
-
-
-def effective(N: Value, D: Value, *, unique: float, terms: Terms) -> tuple[Value, Value]:
-    """Return N' and D' that stand in the law for N parameters and D tokens of which so many are unique.
-
-    N' is as D', with U_N = min(N, G·(U·G)^(β/α)), the size whose optimal tokens are the unique ones
-    (arXiv:2305.16264, equation 5 and appendix A).
-    """
-    A, alpha, B, beta = terms
-    ln_g = (np.log(alpha * A) - np.log(beta * B)) / (alpha + beta)
-    seen = np.minimum(unique, D)
-    fitting = np.exp(ln_g + beta / alpha * (np.log(seen) + ln_g))
-    base = np.minimum(N, fitting)
-    return np.asarray(base - base * R_N * np.expm1(-(N / base - 1) / R_N)), repeated_tokens(D, unique)
 
 
 def inference_optimum(terms: Terms, quality: float, served: float) -> Optimum:
@@ -68,18 +42,6 @@ def total_cost(N: Value, D: Value, served: float) -> Value:
     return 6 * N * D + 2 * N * served
 
 
-class Rate(NamedTuple):
-    """Peak learning rate of AdamW, and tokens in one step."""
-
-    lr: float
-    batch_tokens: float
-
-
-def step_law(N: float, D: float) -> Rate:
-    """Step Law: lr = 1.79·N^-0.713·D^0.307, batch = 0.58·D^0.571 tokens, N without embeddings (arXiv:2503.04715)."""
-    return Rate(1.79 * N**-0.713 * D**0.307, 0.58 * D**0.571)
-
-
 @dataclass(frozen=True)
 class Deviation:
     """What another size costs, in the law's own count with C = 6ND."""
@@ -90,7 +52,9 @@ class Deviation:
     tokens: float
     """What the same budget pays for."""
     loss: float
-    """At the same budget, nats per token."""
+    """At the same budget by the law alone, nats per token."""
+    excess: float
+    """Nats per token above the law's loss at its optimum."""
     flops_to_match: float | None
     """FLOPs for which this size reaches the optimum's loss; None: no number of tokens suffices."""
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isoflop.law.published import PUBLISHED as PUBLISHED
+from isoflop.law.repetition import effective
 
 Value = float | NDArray[Any]
 """A number or an array; formulas broadcast, and take complex arrays too (derivatives by a complex step)."""
@@ -272,11 +273,7 @@ def data_constrained(
     D' = U·(1 + R*_D·(1 − e^(−R/R*_D))) with R = D/U − 1 repetitions of the U unique tokens; N' likewise of
     U_N = min(N, the N whose optimum is U tokens).
     """
-    unique = np.minimum(U, D)
-    ln_g = (np.log(alpha * A) - np.log(beta * B)) / (alpha + beta)
-    suited = np.minimum(N, np.exp(ln_g + beta / alpha * (np.log(unique) + ln_g)))
-    n = suited * (1 - R_N * np.expm1((1 - N / suited) / R_N))
-    d = unique * (1 - R_D * np.expm1((1 - D / unique) / R_D))
+    n, d = effective(N, D, U, A=A, alpha=alpha, B=B, beta=beta, R_D=R_D, R_N=R_N)
     return E + A * n**-alpha + B * d**-beta
 
 

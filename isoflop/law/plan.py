@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from isoflop.config import ModelConfig, OptimConfig
+from isoflop.config import ModelConfig
 from isoflop.flops import compute, count_params, params_by_convention
 from isoflop.law.economy import (
     FACTORS,
     Deviation,
-    Rate,
-    effective,
     inference_optimum,
-    step_law,
     tokens_to_reach,
     total_cost,
 )
@@ -24,7 +21,9 @@ from isoflop.law.fit import Fit
 from isoflop.law.forecast import forecast
 from isoflop.law.frontier import approach3
 from isoflop.law.laws import LAWS, PUBLISHED, Optimum, Terms, Value, optimum
-from isoflop.law.shape import REACH, RateName, Shapes, Wishes, nearest, shape, shapes
+from isoflop.law.rates import RATES
+from isoflop.law.repetition import effective
+from isoflop.law.shape import REACH, Shapes, Wishes, nearest, shape, shapes
 from isoflop.record import Floats, ParamConvention, Records
 
 KEPT_RATIO = 0.2
@@ -35,10 +34,8 @@ SAME_RATIO = 0.02
 """Relative difference of D/N below which two shapes are alike."""
 SAME_COST = 0.001
 """The same for FLOPs."""
-STEP_LAW_N = (215e6, 1.07e9)
-"""Sizes that Step Law was fitted on (github.com/step-law/steplaw data/dense_lr_bs_loss.csv)."""
-STEP_LAW_D = (4e9, 100e9)
-"""Tokens of the same runs."""
+OFF_BUDGET = 0.01
+"""Part of the budget by which a plan may miss it without saying so."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,10 @@ class Basis:
     """How the law counts N; `given` by an outside table is taken as `total`."""
     fit: Fit | None = None
     """The fit, which knows the runs; None for a published law."""
+    tried: Records | None = None
+    """All the runs, those of other learning rates too; None: those of the fit."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of it."""
 
     @property
     def terms(self) -> Terms:
@@ -74,8 +75,24 @@ class Basis:
         """L of the law, nats per token; with unique tokens, of N' and D' (arXiv:2305.16264)."""
         law = LAWS[self.law]
         if unique is not None and "U" not in law.variables:
-            N, D = effective(N, D, unique=unique, terms=self.terms)
+            N, D = self.worth(N, D, unique)
         return law.loss(self.parameters, N=N, D=D, U=unique)
+
+    def worth(self, N: Value, D: Value, unique: Value) -> tuple[Value, Value]:
+        """Return N' and D' by the law's own constants of repetition, or by those of arXiv:2305.16264."""
+        known = PUBLISHED["muennighoff2023"].parameters
+        fade = {name: self.parameters.get(name, known[name]) for name in ("R_D", "R_N")}
+        return effective(N, D, unique, **self.terms._asdict(), **fade)
+
+    def worths(self) -> Records:
+        """Return the runs with N' and D' for N and D where the law was fitted to repeated tokens; else as they are."""
+        runs = self.fit.records if self.fit is not None else None
+        assert runs is not None
+        if "U" not in LAWS[self.law].variables:
+            return runs
+        N, D = (np.asarray(part, dtype=np.float64) for part in self.worth(runs.N, runs.D, runs.U))
+        changed = zip(runs.runs, N.tolist(), D.tolist(), strict=True)
+        return replace(runs, runs=tuple(replace(run, params={runs.convention: n}, tokens=d) for run, n, d in changed))
 
 
 def published(name: str) -> Basis:
@@ -91,10 +108,10 @@ def published(name: str) -> Basis:
     return Basis(law.law, law.parameters, f"{name} ({law.source})", convention)
 
 
-def fitted(fit: Fit) -> Basis:
-    """Return a fit of runs as a basis."""
+def fitted(fit: Fit, *, tried: Records | None = None, notes: tuple[str, ...] = ()) -> Basis:
+    """Return a fit of runs as a basis; it may leave out runs that were tried."""
     named = f"{fit.law} fitted to {len(fit.records)} runs of {fit.records.source}"
-    return Basis(fit.law, fit.values, named, fit.records.convention, fit)
+    return Basis(fit.law, fit.values, named, fit.records.convention, fit, tried or fit.records, notes)
 
 
 @dataclass(frozen=True)
@@ -157,7 +174,7 @@ def plan(basis: Basis, budget: float, model: ModelConfig, wishes: Wishes) -> Pla
         ValueError: the budget is no positive number, no shape keeps to the wishes, or the runs cannot be fitted.
     """
     if not budget > 0 or not np.isfinite(budget):
-        raise ValueError(f"flops={budget:g} of a plan must be a positive number")
+        raise ValueError(f"flops={budget:g} of a plan must be a positive, finite number")
     best = optimal_size(basis, budget, wishes.unique_tokens)
     ratio = wishes.tokens_per_param
     grid = shapes(basis.counted, float(best.N) if ratio is None else (budget / 6 / ratio) ** 0.5, model, wishes)
@@ -250,7 +267,7 @@ def _describe(
     unique = wishes.unique_tokens
     kinds = params_by_convention(model)
     N, flops = kinds[basis.counted], compute(model) * tokens
-    rate, named, notes = RATES[wishes.rate](basis, model, tokens)
+    rate, named, notes = RATES[wishes.rate](basis.tried, model, N, tokens)
     size = max(1, round(rate.batch_tokens / model.context_length))
     loss, low, high = _loss(basis, N, tokens, flops, unique)
     n_low, n_high = _interval(basis, budget) if unique is None else (None, None)
@@ -276,7 +293,7 @@ def _describe(
         deviations=deviations(basis, budget, best, unique),
         inference_flops=served,
         saving=saving,
-        notes=(*notes, *_notes(basis, unique, tokens)),
+        notes=(*notes, *_notes(basis, unique, tokens, flops / budget)),
     )
 
 
@@ -285,8 +302,8 @@ def _loss(basis: Basis, N: float, D: float, C: float, unique: float | None) -> t
     if basis.records is None:
         return float(np.asarray(basis.loss(N, D, unique))), None, None
     if unique is not None:
-        N, D = (float(np.asarray(part)) for part in effective(N, D, unique=unique, terms=basis.terms))
-    ahead = forecast(basis.records, N=N, D=D, C=C)
+        N, D = (float(np.asarray(part)) for part in basis.worth(N, D, unique))
+    ahead = forecast(basis.worths(), N=N, D=D, C=C)
     return float(ahead.mean[0]), float(ahead.low[0]), float(ahead.high[0])
 
 
@@ -307,42 +324,18 @@ def deviations(basis: Basis, C: float, best: Optimum, unique: float | None = Non
         many = D * np.geomspace(0.5, 1e4, 4001)
         match = tokens_to_reach(loss, many, np.asarray(basis.loss(N, many, unique)))
         needed = None if match is None else 6 * N * match
-        rows.append(Deviation(factor, N, D, float(np.asarray(basis.loss(N, D, unique))), needed))
+        here = float(np.asarray(basis.loss(N, D, unique)))
+        rows.append(Deviation(factor, N, D, here, here - loss, needed))
     return tuple(rows)
 
 
-def _notes(basis: Basis, unique: float | None, tokens: float) -> tuple[str, ...]:
-    notes = []
+def _notes(basis: Basis, unique: float | None, tokens: float, spent: float) -> tuple[str, ...]:
+    notes = [*basis.notes]
+    if abs(spent - 1) > OFF_BUDGET:
+        notes.append(f"training takes {spent:.3g} times the budget: so much longer a smaller model reaches its loss")
     if basis.convention == "given":
         notes.append("the table does not say how it counts N; taken as all parameters")
     if unique is not None and tokens > unique:
-        notes.append("repeated tokens by arXiv:2305.16264 with its constants; the interval does not cover their error")
+        whose = "the fit's own" if "R_D" in basis.parameters else "its"
+        notes.append(f"repeated tokens by arXiv:2305.16264 with {whose} constants; no interval covers their error")
     return tuple(notes)
-
-
-Rated = tuple[Rate, str, tuple[str, ...]]
-
-
-def _by_step_law(_: Basis, model: ModelConfig, tokens: float) -> Rated:
-    N = float(count_params(model).body)
-    outside = not (STEP_LAW_N[0] <= N <= STEP_LAW_N[1] and STEP_LAW_D[0] <= tokens <= STEP_LAW_D[1])
-    note = f"Step Law was fitted on {STEP_LAW_N[0]:.3g} to {STEP_LAW_N[1]:.3g} parameters and {STEP_LAW_D[0]:.3g} to "
-    note += f"{STEP_LAW_D[1]:.3g} tokens; this run lies outside"
-    return step_law(N, tokens), "Step Law (arXiv:2503.04715)", (note,) if outside else ()
-
-
-def _as_the_runs(basis: Basis, model: ModelConfig, _: float) -> Rated:
-    configs = [] if basis.records is None else [run.config for run in basis.records.runs if run.config]
-    if not configs:
-        raise ValueError(
-            "rate='runs' needs runs that know their configuration; give a study's folder, or rate=step_law"
-        )
-    optim, train = OptimConfig(**configs[-1]["optim"]), configs[-1]["train"]
-    batch = float(train["batch_size"] * model.context_length)
-    return Rate(optim.peak_lr(model.rate_width), batch), "the runs' own, scaled by width", ()
-
-
-RATES: Mapping[RateName, Callable[[Basis, ModelConfig, float], Rated]] = {
-    "step_law": _by_step_law,
-    "runs": _as_the_runs,
-}

@@ -31,10 +31,16 @@ def points(records: Records, per: Per) -> Points:
     Raises:
         ValueError: a loss is not positive, or what is counted was not measured.
     """
-    if wrong := [run.id for run in records.runs if run.loss is None or not run.loss > 0]:
-        raise ValueError(f"run {wrong[0]} of {records.source} has no positive loss; leave it out")
+    if wrong := [run for run in records.runs if run.loss is None or not 0 < run.loss < np.inf]:
+        raise ValueError(f"run {wrong[0].id} of {records.source} has the loss {wrong[0].loss}; leave it out")
+    for run, N in zip(records.runs, records.N, strict=True):
+        if not 0 < N * run.tokens * run.flops * (run.budget or 1.0) < np.inf:
+            raise ValueError(
+                f"run {run.id} of {records.source} has params={N:g}, tokens={run.tokens:g} and flops={run.flops:g}, "
+                "which no run has; correct them, or leave it out"
+            )
     count = np.array([COUNTED[per](run) or np.nan for run in records.runs])
-    if (lacking := np.flatnonzero(~(count > 0))).size:
+    if (lacking := np.flatnonzero(~((count > 0) & (count < np.inf)))).size:
         run = records.runs[lacking[0]].id
         raise ValueError(
             f"per={per!r} needs what run {run} of {records.source} did not measure; compare per flop or token"

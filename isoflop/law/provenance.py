@@ -7,11 +7,10 @@ from itertools import pairwise
 import numpy as np
 
 from isoflop.law.fit import SAME
+from isoflop.law.repetition import MUCH
 from isoflop.law.subject import Finding, Subject
 from isoflop.record import Records
 
-MUCH = 4.0
-"""Epochs beyond which a token is worth visibly less than a fresh one (arXiv:2305.16264)."""
 GAP = 0.05
 """Gap in ln(C/6ND) between runs that share no count of N."""
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
 from isoflop.config import ModelConfig
-from isoflop.flops import compute, params_by_convention
+from isoflop.flops import compute, count_params, params_by_convention
+from isoflop.law.rates import RateName
 from isoflop.record import Floats
 
-RateName = Literal["step_law", "runs"]
 SLACK = 1.5
 """d_model over num_layers may leave the wanted aspect by this factor, so that sizes lie close enough together."""
 LARGEST = 1e15
 """N beyond which no shape is listed, a thousand times the largest models; the grid grows with its root."""
+MOST_ASPECT = 4096.0
+"""Largest aspect: every model ever trained had more layers, and a smaller number leaves more shapes than one lists."""
 REACH = 8.0
 """Shapes within this factor of the optimal N are looked at."""
 
@@ -38,13 +40,18 @@ class Wishes:
     inference_tokens: float | None = None
     """Tokens that will be served: the budget's loss is kept and training plus serving made cheapest."""
     rate: RateName = "step_law"
-    """Where learning rate and batch come from: Step Law, or what the runs used."""
+    """Where learning rate and batch come from: Step Law, the best of the runs' own (fit), or theirs by transfer."""
 
     def __post_init__(self) -> None:
         for name in ("head_size", "aspect", "max_params", "tokens_per_param", "unique_tokens", "inference_tokens"):
             value = getattr(self, name)
             if value is not None and not 0 < value < np.inf:
-                raise ValueError(f"{name}={value:g} must be a positive number")
+                raise ValueError(f"{name}={value:g} must be a positive, finite number")
+        if not 1 <= self.aspect <= MOST_ASPECT:
+            raise ValueError(
+                f"aspect={self.aspect:g} is d_model over num_layers; give a number from 1 to {MOST_ASPECT:g}, "
+                "such as 64"
+            )
         if self.tokens_per_param is not None and self.inference_tokens is not None:
             raise ValueError(
                 f"tokens_per_param={self.tokens_per_param:g} fixes what inference_tokens={self.inference_tokens:g} "
@@ -97,6 +104,38 @@ def shapes(counted: str, N: float, model: ModelConfig, wishes: Wishes, *, reach:
         )
     floor = min(N / reach, float(allowed[2].max()))
     return Shapes(*allowed[:, allowed[2] >= floor])
+
+
+SHARE = 0.5
+"""Largest part of the parameters that embedding and read-out may take in a model for which nobody said a vocabulary."""
+OUTSIDE: tuple[dict[str, Any], ...] = (
+    {"vocab_size": 32_000, "context_length": 2048},
+    {"vocab_size": 8192, "context_length": 1024},
+    {"vocab_size": 2048, "context_length": 512},
+    {"vocab_size": 256, "context_length": 256},
+)
+"""Vocabulary and context where runs do not tell them: those of arXiv:2112.11446 and arXiv:2203.15556, and smaller ones
+down to bytes for models that a large vocabulary would fill."""
+
+
+HEADS = (64, 32, 16)
+"""Widths of a head that are tried where nobody said one: the smaller, the finer the grid of sizes."""
+MET = 0.1
+"""Distance of ln N from the wish within which a size is met."""
+
+
+def outside(counted: str, N: float, model: ModelConfig, wishes: Wishes, given: dict[str, Any]) -> ModelConfig:
+    """Return the model with the first vocabulary, context and head that meet N and leave room for a body."""
+    heads = (wishes.head_size or model.head_size,) if wishes.head_size or model.num_heads else HEADS
+    for step in OUTSIDE:
+        for head_size in heads:
+            tried = shape(replace(model, **{**step, **given}), head_size, 4 * head_size, 1)
+            grid = shapes(counted, N, tried, wishes)
+            at = int(np.abs(np.log(grid.N / N)).argmin())
+            found = count_params(shape(tried, head_size, int(grid.d_model[at]), int(grid.num_layers[at])))
+            if found.body >= (1 - SHARE) * found.total and abs(np.log(grid.N[at] / N)) <= MET:
+                return tried
+    return tried
 
 
 def _counts(counted: str, model: ModelConfig) -> Float64[np.ndarray, "three"]:

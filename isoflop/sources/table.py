@@ -190,8 +190,22 @@ def _record(
         budget=given["budget"],
         group=text_of(row, columns, "id" if shared else "group"),
         unique_tokens=_unique(row, columns, D, where),
-        measured={} if (final := text_of(row, columns, "is_final")) is None else {"is_final": final in TRUE},
+        measured=_measured(row, columns),
     )
+
+
+def _measured(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
+    """Take what else a table may say of a run; a cell that is no such number is as good as empty."""
+    final = text_of(row, columns, "is_final")
+    found: dict[str, Any] = {} if final is None else {"is_final": final in TRUE}
+    for name in MEASURED:
+        try:
+            number = float(text_of(row, columns, name) or "nan")
+        except ValueError:
+            continue
+        if math.isfinite(number) and number >= 0 and (number > 0 or name == "seed"):
+            found[name] = int(number) if name == "seed" else number
+    return found
 
 
 def _counts(row: Row, columns: Mapping[str, str], where: str) -> dict[str, float]:
@@ -237,6 +251,8 @@ def _three(given: Mapping[str, float | None], where: str) -> tuple[float, float,
     return N, D, C
 
 
+MEASURED = ("seed", "lr", "steps", "seconds")
+"""Columns that no fit needs but a comparison (seed, seconds) or a choice of rates (lr, steps) does."""
 TRUE = ("1", "1.0", "true", "True", "TRUE", "yes")
 """What a cell of is_final says where the schedule had ended."""
 SYNONYMS: Mapping[str, ParamConvention] = {"non_embedding": "body", "non-embedding": "body", "with_embedding": "total"}

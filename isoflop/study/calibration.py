@@ -57,8 +57,8 @@ class Calibration:
         """Say what the count means."""
         low, high = self.expected
         if self.inside < low:
-            return "the intervals are too narrow"
-        return "the intervals are too wide" if self.inside > high else "as chance allows"
+            return "so these are too narrow"
+        return "so these are too wide" if self.inside > high else "as chance allows"
 
 
 def find(places: Sequence[Path]) -> list[Path]:

@@ -16,6 +16,7 @@ from isoflop.files import read_json, sha256, write_json
 from isoflop.flops import params_by_convention
 from isoflop.law.fit import SAME
 from isoflop.law.forecast import forecast
+from isoflop.law.lawful import lawful
 from isoflop.record import Record, Records
 from isoflop.sources import read
 from isoflop.sources.folder import TARGET
@@ -99,7 +100,8 @@ def lock(
     if same.any():
         known = records.runs[int(same.argmax())].id
         raise ValueError(f"{known} of {records.source} is this very run, and its loss is known; forecast another one")
-    made = forecast(records, N=N, D=D, C=C)
+    kept, notes = lawful(records)
+    made = forecast(kept, N=N, D=D, C=C)
     locked = Locked(
         run=run,
         params=N,
@@ -110,7 +112,7 @@ def lock(
         low=float(made.low[0]),
         high=float(made.high[0]),
         level=LEVEL,
-        basis=made.basis(),
+        basis="; ".join([made.basis(), *notes]),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         isoflop=__version__,
         inputs={Path(os.path.relpath(file, path.parent)).as_posix(): sha256(file) for file in inputs},
