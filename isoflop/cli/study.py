@@ -75,6 +75,13 @@ def run(
         planned += wave
         with _display(wave, quiet=json) as show:
             failures += drive.drive(wave, executor=launch, workers=workers, patience=patience, on_event=show)
+    _report(folder, planned, failures, json=json)
+    if ladder:
+        _climb(folder, workers)
+
+
+def _report(folder: Path, planned: Sequence[Planned], failures: Sequence[Event], *, json: bool) -> None:
+    """Print what came out; leave with exit code 1 if a run failed, is quarantined or was called off."""
     if json:
         for planned_run in planned:
             if record := planned_run.record:
@@ -87,8 +94,6 @@ def run(
     if failures:
         print(f"isoflop: `isoflop study retry {folder}` lets these {len(failures)} be tried again", file=sys.stderr)
         sys.exit(1)
-    if ladder:
-        _climb(folder, workers)
 
 
 def _climb(folder: Path, workers: int | None) -> None:
