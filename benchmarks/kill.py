@@ -22,6 +22,7 @@ import psutil
 from isoflop.config import DataConfig, OptimConfig, TrainConfig
 from isoflop.data.build import Recipe, build
 from isoflop.data.corpus import Corpus
+from isoflop.lm.journal import read_journal, trained_twice
 from isoflop.presets import preset
 from isoflop.record import Record
 from isoflop.study import drive
@@ -30,6 +31,8 @@ from isoflop.study.failures import forgive
 
 TIMED = {"seconds", "tokens_per_second", "peak_memory_bytes"}
 """What a record measures of the machine, not of the run."""
+ORPHAN = 5.0
+"""Seconds after which no worker of a killed driver may be left."""
 
 
 def main() -> None:
@@ -64,54 +67,65 @@ def main() -> None:
 
 
 def disturb(folder: Path, planned: list[drive.Planned], *, kills: int, seed: int) -> dict[str, int]:
-    """Run the study while killing, and start it again until it is done; count kills and records written twice."""
+    """Run the study while killing, and start it again until it is done; count what was done to it."""
     chance = random.Random(seed)
-    counts = {"driver": 0, "worker": 0, "after": 0, "rewritten": 0}
-    seen: dict[Path, tuple[int, int]] = {}
+    counts = {"driver": 0, "worker": 0, "starts": 0, "orphans": 0}
+    left: list[tuple[float, list[psutil.Process]]] = []
     while not all(run.record for run in planned):
         driver = subprocess.Popen(
             [sys.executable, "-m", "isoflop", "study", "run", str(folder), "--json"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        counts["starts"] += 1
         while driver.poll() is None:
             time.sleep(chance.uniform(0.5, 8.0))
-            _look(planned, seen, counts)
-            what = chance.choice(("driver", "worker"))
-            if driver.poll() is not None or counts[what] >= kills:
+            counts["orphans"] += _orphans(left)
+            what = chance.choice([name for name in ("driver", "worker") if counts[name] < kills] or [""])
+            if driver.poll() is not None or not what:
                 continue
             workers = psutil.Process(driver.pid).children()
             victim = psutil.Process(driver.pid) if what == "driver" else chance.choice(workers) if workers else None
             if victim is not None:
                 victim.send_signal(signal.SIGKILL)
                 counts[what] += 1
+                left += [(time.monotonic() + ORPHAN, workers)] if what == "driver" else []
         driver.wait()
-        _look(planned, seen, counts)
         # kills are this script's doing, and the same kill twice would quarantine a sound run
         for run in planned:
             forgive(run.folder)
-        counts["after"] += 1
+    time.sleep(ORPHAN)
+    counts["orphans"] += _orphans(left)
     return counts
 
 
-def _look(planned: list[drive.Planned], seen: dict[Path, tuple[int, int]], counts: dict[str, int]) -> None:
-    for run in planned:
-        path = run.folder / "record.json"
-        if path.exists():
-            stamp = (path.stat().st_mtime_ns, path.stat().st_ino)
-            counts["rewritten"] += seen.setdefault(path, stamp) != stamp
-            seen[path] = stamp
+def _orphans(left: list[tuple[float, list[psutil.Process]]]) -> int:
+    """Count workers that outlive their killed driver by `ORPHAN` seconds, and forget those that were counted."""
+    due = [workers for until, workers in left if until <= time.monotonic()]
+    left[:] = [(until, workers) for until, workers in left if until > time.monotonic()]
+    return sum(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for part in due for process in part)
 
 
 def report(undisturbed: list[drive.Planned], disturbed: list[drive.Planned], counts: dict[str, int]) -> None:
     """Print how many runs are complete, trained twice, or different from the undisturbed ones."""
     theirs = {run.folder.name: _result(run.record) for run in undisturbed if run.record}
     mine = {run.folder.name: _result(run.record) for run in disturbed if run.record}
-    twice = sum(_repeats(run.folder) for run in disturbed)
+    twice = [said for run in disturbed if (said := trained_twice(run.folder))]
+    sittings = [sum("began" in line for line in read_journal(run.folder)) for run in disturbed]
     equal = sum(mine[name] == theirs[name] for name in mine)
-    print(f"kill -9: {counts['driver']} of the driver, {counts['worker']} of workers, {counts['after']} starts")
-    print(f"complete {len(mine)} of {len(disturbed)}, records equal bit for bit {equal}")
-    print(f"logs with a step twice {twice}, records written twice {counts['rewritten']}")
+    logs = sum(_losses(a.folder) == _losses(b.folder) for a, b in zip(undisturbed, disturbed, strict=True))
+    print(f"kill -9: {counts['driver']} of the driver, {counts['worker']} of workers; {counts['starts']} starts")
+    print(f"runs cut short by kills {sum(n > 1 for n in sittings)}, at most {max(sittings)} sittings")
+    print(f"complete {len(mine)} of {len(disturbed)}, records equal bit for bit {equal}, logs {logs}")
+    print(f"trained twice {len(twice)}, orphans after {ORPHAN:g} s {counts['orphans']}")
+    for said in twice:
+        print(f"  {said}")
+
+
+def _losses(folder: Path) -> list[dict[str, Any]]:
+    """A log's lines, without the seconds."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
 def _result(record: Record) -> dict[str, Any]:
@@ -119,12 +133,6 @@ def _result(record: Record) -> dict[str, Any]:
     plain["config"] = {**plain["config"], "data": None}
     plain["measured"] = {name: value for name, value in plain["measured"].items() if name not in TIMED}
     return plain
-
-
-def _repeats(folder: Path) -> bool:
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    steps = [line["step"] for line in lines if "train_loss" in line]
-    return steps != sorted(set(steps))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ from isoflop.config import DataConfig, TrainConfig
 from isoflop.presets import preset
 from isoflop.study import drive
 from isoflop.study.design import Study
-from isoflop.study.failures import note
+from isoflop.study.failures import failures, note
+from isoflop.study.launch import EXECUTORS
+from isoflop.study.launch.event import Event
+from isoflop.study.launch.slurm import SlurmOptions
 
 
 @pytest.fixture
@@ -60,3 +63,49 @@ def test_a_run_that_is_not_there_is_refused(folder: Path, capsys: pytest.Capture
 def test_a_ladder_needs_a_target(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "run", str(folder), "--ladder"]) == 2
     assert "the study has no target" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--partition", "x"], "--partition is an option of the executor slurm; add --executor slurm, or leave it out"),
+        (["--executor", "slurm", "--gpus-per-run", "0.5"], "--gpus-per-run is an option of the executor ray"),
+        (
+            ["--executor", "slurm", "--partion", "x"],
+            "meant '--partition'; this executor takes --workers, --max",
+        ),
+        (["--executor", "ray", "--adress", "x"], "--patience, --address, --cpus-per-run, --gpus-per-run"),
+        (["--worker", "2"], "perhaps you meant '--workers'; `isoflop study run --help` lists them"),
+    ],
+)
+def test_options_of_executors(folder: Path, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "run", str(folder), *flags]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_options_reach_their_executor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+
+    def execute(folders, *, workers, patience, on_event, options) -> None:
+        asked[workers] = options
+        for run in folders:
+            on_event(Event(kind="failed", run=run, reason="no luck"))
+
+    monkeypatch.setitem(EXECUTORS, "slurm", execute)
+    flags = ["--executor", "slurm", "--partition", "gpu", "--time", "2:00:00", "--max-parallel", "3"]
+    with pytest.raises(SystemExit) as leave:
+        main(["study", "run", str(folder), *flags])
+    assert leave.value.code == 1
+    assert asked == {3: SlurmOptions(partition="gpu", time="2:00:00")}
+    assert set(failures(folder / "runs" / drive.plan(drive.open_study(folder), folder)[0].config.id)) == {"no luck"}
+
+
+def test_whoever_is_interrupted_may_say_what_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def execute(folders, *, workers, patience, on_event, options) -> None:
+        raise KeyboardInterrupt("Slurm goes on with 4 runs")
+
+    monkeypatch.setitem(EXECUTORS, "slurm", execute)
+    assert main(["study", "run", str(folder), "--executor", "slurm"]) == 130
+    assert "isoflop: Slurm goes on with 4 runs" in capsys.readouterr().err

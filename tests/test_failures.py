@@ -19,6 +19,12 @@ def test_twice_in_the_same_way_or_often_enough(tmp_path: Path) -> None:
     assert quarantined(tmp_path) is None
 
 
+def test_one_thing_that_goes_wrong_with_other_numbers_is_the_same(tmp_path: Path) -> None:
+    note(tmp_path, "out of memory at a peak of 3.21 GB")
+    note(tmp_path, "out of memory at a peak of 3.4 GB")
+    assert quarantined(tmp_path) == "failed twice in the same way: out of memory at a peak of 3.4 GB"
+
+
 def test_a_line_cut_short_is_passed_over(tmp_path: Path) -> None:
     note(tmp_path, "a")
     with (tmp_path / "failures.jsonl").open("a") as file:

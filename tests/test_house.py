@@ -16,6 +16,7 @@ from isoflop.config import PARTS
 from isoflop.lm.optim import OPTIMIZERS
 from isoflop.lm.schedule import SCHEDULES
 from isoflop.study.design import DESIGNS, DesignKind, Study
+from isoflop.study.launch import EXECUTORS, ExecutorName
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "isoflop").rglob("*.py"))
@@ -48,6 +49,7 @@ def test_every_field_of_a_config_is_read_somewhere() -> None:
         (config.ScheduleKind, SCHEDULES),
         (config.OptimizerKind, OPTIMIZERS),
         (DesignKind, DESIGNS),
+        (ExecutorName, EXECUTORS),
     ],
 )
 def test_the_command_line_knows_what_the_tables_hold(names: object, table: dict) -> None:

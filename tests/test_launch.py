@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,14 +15,18 @@ from pathlib import Path
 import psutil
 import pytest
 
+from isoflop.cli.app import main
 from isoflop.config import DataConfig, TrainConfig, read_run
 from isoflop.files import write_json
 from isoflop.lm.journal import read_journal, trained_twice
+from isoflop.presets import preset
 from isoflop.record import Record
 from isoflop.study import drive
 from isoflop.study.design import Study
-from isoflop.study.launch import EXECUTORS
+from isoflop.study.failures import failures
+from isoflop.study.launch import EXECUTORS, local
 from isoflop.study.launch.event import Event, cancel
+from isoflop.study.launch.local import Slot
 
 PATIENCE = 6.0
 NEEDS = {
@@ -43,8 +48,8 @@ def trainers(folder: Path) -> list[psutil.Process]:
     return out
 
 
-def twelve(token_folder: Path, out: Path) -> list[drive.Planned]:
-    study = Study(
+def small_study(token_folder: Path) -> Study:
+    return Study(
         design="grid",
         widths=(8, 12, 16, 20),
         lengths=(16_000, 24_000, 32_000),
@@ -52,7 +57,10 @@ def twelve(token_folder: Path, out: Path) -> list[drive.Planned]:
         data=DataConfig(data=str(token_folder), val_tokens=256),
         train=TrainConfig(batch_size=1),
     )
-    return drive.plan(study, out)
+
+
+def twelve(token_folder: Path, out: Path) -> list[drive.Planned]:
+    return drive.plan(small_study(token_folder), out)
 
 
 def spoil(planned: list[drive.Planned], token_folder: Path, tmp_path: Path) -> dict[str, Path]:
@@ -125,7 +133,7 @@ def long_study(token_folder: Path, folder: Path) -> subprocess.Popen[str]:
     )
     drive.settle(study, folder)
     process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", DRIVER, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     logs = [run.folder / "log.jsonl" for run in drive.plan(study, folder)]
     until = time.monotonic() + 60
@@ -136,23 +144,27 @@ def long_study(token_folder: Path, folder: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["ctrl-c once", "ctrl-c twice", "kill -9"])
+@pytest.mark.parametrize("how", ["ctrl-c once", "ctrl-c twice", "kill", "terminal closed", "kill -9"])
 def test_however_the_driver_ends_no_worker_stays(how: str, token_folder: Path, tmp_path: Path) -> None:
     process = long_study(token_folder, tmp_path)
-    assert process.stdout is not None
+    assert process.stdout is not None and process.stderr is not None
     reader = threading.Thread(target=process.stdout.read, daemon=True)
     reader.start()
     workers = psutil.Process(process.pid).children()
     assert len(workers) == 2
-    process.send_signal(signal.SIGKILL if how == "kill -9" else signal.SIGINT)
+    signals = {"kill": signal.SIGTERM, "terminal closed": signal.SIGHUP, "kill -9": signal.SIGKILL}
+    process.send_signal(signals.get(how, signal.SIGINT))
     if how == "ctrl-c twice":
         time.sleep(0.05)
         process.send_signal(signal.SIGINT)
     process.wait(timeout=20)
     _, alive = psutil.wait_procs(workers, timeout=5)
     reader.join()
+    said = process.stderr.read()
     process.stdout.close()
+    process.stderr.close()
     assert not alive
+    assert ("saving the checkpoints of 2 runs; Ctrl-C once more stops at once" in said) == (how != "kill -9")
     if how != "ctrl-c twice":
         runs = sorted(path.parent for path in tmp_path.glob("runs/*/config.json"))
         assert len(runs) == 2 and all(any(run.glob("checkpoints/step-*/manifest.json")) for run in runs)
@@ -180,6 +192,104 @@ def test_workers_that_never_come_up_are_not_tried_for_ever(tmp_path: Path, monke
     EXECUTORS["local"](folders, workers=2, patience=60.0, on_event=told.append)
     assert sorted(event.run for event in told) == folders
     assert all(event.kind == "failed" and "no worker starts" in event.reason for event in told)
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_no_orphan_either(token_folder: Path, tmp_path: Path) -> None:
+    planned = twelve(token_folder, tmp_path / "study")
+    stuck = spoil(planned, token_folder, tmp_path)["hangs"]
+    code = "import sys, subprocess; p = subprocess.Popen([sys.executable, '-m', 'isoflop', 'train', '-'], "
+    code += "stdin=subprocess.PIPE, text=True); print(p.pid, flush=True); p.stdin.write(sys.argv[1] + chr(10)); "
+    code += "p.stdin.flush(); sys.stdin.read()"
+    driver = subprocess.Popen([sys.executable, "-c", code, str(stuck)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert driver.stdin is not None and driver.stdout is not None
+    worker = psutil.Process(int(driver.stdout.readline()))
+    assert b"ready" in driver.stdout.readline()
+    time.sleep(1.0)
+    driver.kill()
+    driver.wait()
+    _, alive = psutil.wait_procs([worker], timeout=5.5)
+    assert not alive
+    driver.stdin.close()
+    driver.stdout.close()
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_twice_in_the_same_way_is_left_and_the_exit_code_says_so(
+    token_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned = twelve(token_folder, tmp_path)
+    drive.settle(small_study(token_folder), tmp_path)
+    write_json(drive.write_run(planned[0].config, planned[0].folder.parent) / "config.json", {"not": "a run"})
+    with pytest.raises(SystemExit) as leave:
+        main(["study", "run", str(tmp_path), "--workers", "2"])
+    assert leave.value.code == 1
+    said = capsys.readouterr()
+    assert "11 of 12 runs complete" in said.out
+    assert f"isoflop study retry {tmp_path}` lets these 1 be tried again" in said.err
+    assert len(failures(planned[0].folder)) == 2
+
+
+def test_threads_cores_and_gpus_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_cores", lambda: [0, 1, 2, 3])
+    assert local.machine_slots(None, 40, []) == [Slot(threads=1, core=core) for core in range(4)]
+    assert local.machine_slots(6, 40, [])[5] == Slot(threads=1, core=1)
+    assert local.machine_slots(None, 1, []) == [Slot(threads=4)]
+    assert local.machine_slots(None, 40, ["0", "3"]) == [Slot(threads=2, gpu="0"), Slot(threads=2, gpu="3")]
+    assert [slot.gpu for slot in local.machine_slots(4, 40, ["0", "3"])] == ["0", "3", "0", "3"]
+    assert local.machine_slots(4, 40, ["0"])[0] == Slot(threads=1, gpu="0")
+
+
+def test_gpus_are_those_that_are_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert local.visible_gpus({"CUDA_VISIBLE_DEVICES": "2, MIG-77"}) == ["2", "MIG-77"]
+    assert local.visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == local.visible_gpus({"CUDA_VISIBLE_DEVICES": "-1"}) == []
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert local.visible_gpus({}) == []
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: GPU-1)'\necho '  MIG 1g: (UUID: MIG-1)'\necho 'GPU 1: A'\n")
+    fake.chmod(0o755)
+    assert local.visible_gpus({}) == ["0", "1"]
+
+
+def fake_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    """Let workers be a few lines of shell: they get `$0 -m isoflop train - …`, and run folders on standard input."""
+    fake = tmp_path / "python"
+    fake.write_text(f'#!/bin/bash\necho \'{{"event": "ready"}}\'\n{body}\n')
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+
+
+def test_a_worker_sees_the_gpu_of_its_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = '{\\"event\\": \\"failed\\", \\"reason\\": \\"$CUDA_VISIBLE_DEVICES $*\\"}'
+    fake_workers(tmp_path, monkeypatch, f'while read run; do echo "{line}"; done')
+    told: list[Event] = []
+    local.train_on([Slot(threads=2, gpu="7")], [tmp_path / "a"], patience=60.0, on_event=told.append)
+    assert [event.reason for event in told if event.kind == "failed"] == ["7 -m isoflop train - --threads 2"]
+
+
+def test_a_process_that_the_kernel_ended_for_memory_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_workers(tmp_path, monkeypatch, "read run; sleep 0.3; kill -KILL $$")
+    told: list[Event] = []
+    counts = iter([3, 4])
+    monkeypatch.setattr(local, "oom_kills", lambda: next(counts, 4))
+    monkeypatch.setattr(local, "TICK", 0.05)
+    for run in ("a", "b"):
+        local.train_on([Slot(threads=1)], [tmp_path / run], patience=60.0, on_event=told.append)
+    first, second = [event.reason for event in told if event.kind == "failed"]
+    assert re.fullmatch(r"out of memory: the kernel ended its process, last seen at 0\.\d\d GB", first)
+    assert second == "its process was killed by signal 9"
+
+
+def test_a_study_goes_on_with_the_threads_it_began_with(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [make_run(steps=4, seed=seed) for seed in range(3)]
+    monkeypatch.setattr(local, "_cores", lambda: [0, 1])
+    monkeypatch.setattr(local, "visible_gpus", lambda: [])
+    got: list[Slot] = []
+    monkeypatch.setattr(local, "train_on", lambda slots, folders, **rest: got.extend(slots))
+    for part in (runs, runs[:1]):
+        got.clear()
+        local.run(part, workers=None, patience=1.0, on_event=lambda event: None)
+        assert got == [Slot(threads=1, core=core) for core in range(min(2, len(part)))]
 
 
 def test_there_is_at_least_one_worker(tmp_path: Path) -> None:

@@ -327,14 +327,18 @@ def test_the_controller_may_die_and_come_back(token_folder: Path, tmp_path: Path
 
 @pytest.mark.slow
 @NEEDS["slurm"]
-def test_a_warned_task_saves_and_queues_again(token_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["warned", "preempted"])
+def test_a_stopped_task_saves_and_queues_again(how: str, token_folder: Path, tmp_path: Path) -> None:
     run = long_study(token_folder, tmp_path, tokens=200_000)
     process = controller(tmp_path, "--time", "10")
     until(lambda: trains(run))
     (note,) = (tmp_path / "slurm").glob("*.json")
     task = f"{json.loads(note.read_text())['job']}_0"
-    # as Slurm does before the time limit, which it counts in minutes
-    subprocess.run(["scancel", "--batch", "--signal=USR1", task], check=True)
+    if how == "warned":  # as Slurm does before the time limit, which it counts in minutes
+        subprocess.run(["scancel", "--batch", "--signal=USR1", task], check=True)
+    else:
+        urgent = ["--partition=urgent", "--ntasks=2", "--output=/dev/null", "--wrap=sleep 1"]
+        subprocess.run(["sbatch", *urgent], check=True, stdout=subprocess.DEVNULL)
     until(lambda: any(line.get("saved") for line in read_journal(run)))
     until(lambda: "PENDING" in (squeue.queued([note.stem]) or {}).values() or (run / "record.json").exists())
     subprocess.run(["scontrol", "update", f"JobId={task}", "StartTime=now"])  # a requeued job waits two minutes

@@ -79,6 +79,15 @@ def run(
         with _display(wave, quiet=json) as show:
             waits: dict[str, Any] = {"workers": workers, "patience": patience, "ledger": ledger}
             failures += drive.drive(wave, executor=launch, **waits, on_event=show)
+    _report(folder, planned, failures, json=json)
+    if ladder:
+        _climb(folder, workers)
+
+
+def _report(folder: Path, planned: Sequence[Planned], failures: Sequence[Event], *, json: bool) -> None:
+    """Print what came out; leave with exit code 1 if a run failed, is quarantined or was called off."""
+    from isoflop.study import drive
+
     if json:
         for record in drive.records(planned).values():
             print(json_module.dumps({"id": record.id, "status": record.status, "loss": record.loss}))
@@ -89,8 +98,6 @@ def run(
     if failures:
         print(f"isoflop: `isoflop study retry {folder}` lets these {len(failures)} be tried again", file=sys.stderr)
         sys.exit(1)
-    if ladder:
-        _climb(folder, workers)
 
 
 def _climb(folder: Path, workers: int | None) -> None:

@@ -73,7 +73,7 @@ SlurmdPidFile=$home/slurmd.pid
 SlurmctldLogFile=$home/slurmctld.log
 SlurmdLogFile=$home/slurmd.log
 NodeName=$host NodeAddr=127.0.0.1 CPUs=2 RealMemory=4000
-PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP PriorityTier=1
 PartitionName=urgent Nodes=$host MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 CONF
 export SLURM_CONF="$home/slurm.conf"

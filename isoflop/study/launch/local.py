@@ -212,7 +212,12 @@ def run(folders: Sequence[Path], *, workers: int | None, patience: float, on_eve
     if workers is not None and workers < 1:
         raise ValueError(f"workers={workers} must be at least 1; leave it out for one a GPU, or one a core")
     gpus = visible_gpus() if any(map(_wants_gpu, folders)) else []
-    train_on(machine_slots(workers, len(folders), gpus), folders, patience=patience, on_event=on_event)
+    # threads by the study's runs, not by those that are left: a run goes on with as many, and so bit for bit
+    study = {
+        run for folder in folders for run in [folder, *(path.parent for path in folder.parent.glob("*/config.json"))]
+    }
+    slots = machine_slots(workers, len(study), gpus)[: len(folders)]
+    train_on(slots, folders, patience=patience, on_event=on_event)
 
 
 def train_on(
