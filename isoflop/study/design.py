@@ -12,7 +12,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from isoflop.config import LENGTHS, PARTS, DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+from isoflop.config import (
+    LENGTHS,
+    PARTS,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+    part_from,
+)
 from isoflop.fields import of_their_types
 from isoflop.flops import compute, train_steps
 from isoflop.presets import preset
@@ -92,7 +101,7 @@ class Study:
             ValueError: a field is missing or unknown.
         """
         try:
-            parts = {name: part(**value[name]) for name, part in PARTS.items()}
+            parts = {name: part_from(part, value[name]) for name, part in PARTS.items()}
             plain: dict[str, Any] = {
                 name: tuple(v) if isinstance(v, list) else v for name, v in value.items() if name not in PARTS
             }
