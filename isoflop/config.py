@@ -190,7 +190,7 @@ class OptimConfig:
     decay_fraction: float = 0.2
     """Part of the run in which schedules wsd and power decay to the end (arXiv:2405.18392)."""
     rate_rule: str | None = field(default=None, metadata=PASSING)
-    """Where a study took lr and batch_size from, for the record; None: they were given."""
+    """Where a study took lr and batch_size from, for the record; None: they were given as they are."""
     power: float = field(default=0.51, metadata=ADDED)
     """Rate ∝ step^-power from the end of the warm-up with schedule=power (arXiv:2408.13359, section 4)."""
 
@@ -206,6 +206,12 @@ class OptimConfig:
             )
         if not 0 <= self.final_lr_fraction <= 1:
             raise ValueError(f"final_lr_fraction={self.final_lr_fraction} must lie between 0 and 1")
+
+    @property
+    def rule(self) -> str:
+        """Where the peak rate comes from, in words."""
+        given = f"lr={self.lr:g}" if self.lr_width is None else f"lr={self.lr:g}·{self.lr_width}/d_model"
+        return self.rate_rule or f"given, {given}"
 
     def peak_lr(self, d_model: int) -> float:
         """Peak learning rate of a model of this width."""

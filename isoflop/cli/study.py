@@ -54,6 +54,7 @@ def run(
 
     folder = Path(out or (file if file and Path(file).is_dir() else study.name))
     study = with_tokens(study, folder)
+    ladder = ladder or (study.design == "ladder" and not target)
     if target or ladder:
         drive.plan(study, folder, targets=True)  # a study without target is told at once
     drive.settle(study, folder)
@@ -278,4 +279,14 @@ def _counts(planned: Sequence[Planned]) -> str:
     records = [run.record for run in planned]
     complete = sum(record is not None and record.status == "complete" for record in records)
     diverged = sum(record is not None and record.status == "diverged" for record in records)
-    return f"{complete} of {len(planned)} runs complete" + (f", {diverged} diverged" if diverged else "")
+    lost = f", {diverged} diverged" if diverged else ""
+    return f"{complete} of {len(planned)} runs complete{lost}{_saved(planned)}"
+
+
+def _saved(planned: Sequence[Planned]) -> str:
+    """Say what trunks saved, from what the records say that they cost."""
+    records = [run.record for run in planned if run.record is not None]
+    if all(run.config.trunk is None for run in planned) or not records:
+        return ""
+    spent, apart = (sum(value) for value in zip(*((r.measured["spent_flops"], r.flops) for r in records), strict=True))
+    return f"; {spent:.3g} FLOPs spent, {spent / apart:.2f} of what separate runs would cost"

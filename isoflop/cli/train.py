@@ -67,20 +67,7 @@ def train(
     place(threads, core)
     if folder == "-":
         return _serve()
-    if (from_ is None) != (decay_to is None):
-        raise ValueError("a branch needs both --from DIR@STEP and --decay-to TOKENS; give the other one too")
-    config = None
-    if from_ is not None and decay_to is not None:
-        if folder is not None or preset is not None:
-            raise ValueError(f"--from {from_} starts a run of its own; leave {folder or f'--preset {preset}'} out")
-        config = _branch(from_, decay_to, Path(out), data, model, optim, train)
-    elif folder is None:
-        config = _new_run(data, model, optim, train)
-    elif preset is not None or (data, model, optim, train) != _parts(Path(folder)):
-        raise ValueError(
-            f"{folder} goes on with the configuration it was started with, but the command gives "
-            f"{_changes(Path(folder), preset, data, model, optim, train)}; leave that out, or start another run"
-        )
+    config = _started(folder, preset, from_, decay_to, Path(out), data, model, optim, train)
     if dry_run:
         from isoflop.cli.dry_run import show
 
@@ -145,6 +132,26 @@ def place(threads: int | None, core: int | None = None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def _started(
+    folder: str | None, preset: str | None, from_: str | None, decay_to: int | None, out: Path, *parts: Any
+) -> RunConfig | None:
+    """Return the run that a command starts; None where it goes on with the one of a folder, as that is."""
+    if (from_ is None) != (decay_to is None):
+        raise ValueError("a branch needs both --from DIR@STEP and --decay-to TOKENS; give the other one too")
+    if from_ is not None and decay_to is not None:
+        if folder is not None or preset is not None:
+            raise ValueError(f"--from {from_} starts a run of its own; leave {folder or f'--preset {preset}'} out")
+        return _branch(from_, decay_to, out, *parts)
+    if folder is None:
+        return _new_run(*parts)
+    if preset is not None or parts != _parts(Path(folder)):
+        raise ValueError(
+            f"{folder} goes on with the configuration it was started with, but the command gives "
+            f"{_changes(Path(folder), preset, *parts)}; leave that out, or start another run"
+        )
+    return None
 
 
 def _new_run(data: DataConfig, model: ModelConfig, optim: OptimConfig, train: TrainConfig) -> RunConfig:

@@ -300,7 +300,7 @@ def _finish(run: Run, steps: int, final: Evaluation | None, reason: str | None) 
         "spent_flops": spent * compute(config.model),
         "is_final": config.optim.schedule != "constant",
         "learning_rate": config.optim.peak_lr(config.model.d_model),
-        "rate_rule": config.optim.rate_rule,
+        "rate_rule": config.optim.rule,
         "train_loss": None if final is None else state.train_loss,
         "perplexity": None if final is None else final.perplexity,
         "bits_per_byte": None if final is None else final.bits_per_byte,

@@ -18,6 +18,7 @@ from isoflop.study.design import Study
 from isoflop.study.failures import note, quarantined
 from isoflop.study.launch import EXECUTORS
 from isoflop.study.launch.event import PATIENCE, Event
+from isoflop.study.recentre import next_centre
 
 CENTRES = "centres.json"
 """N around which each budget's sizes lie, in the folder of a study that recentres."""
@@ -85,17 +86,20 @@ def plan(study: Study, folder: Path, *, targets: bool = False) -> list[Planned]:
 
 
 def waves(study: Study, folder: Path) -> Iterator[list[Planned]]:
-    """Yield the runs that may be trained together: all of them, or one budget after the other where each recentres.
+    """Yield the runs that may be trained together: trunks before their branches, budgets in turn where each recentres.
 
     A centre is written down before its budget is trained, and then stays: the runs of a study do not move.
     """
     if not study.recentre:
-        yield plan(study, folder)
+        planned = plan(study, folder)
+        for branches in (False, True):
+            if wave := [run for run in planned if (run.config.trunk is not None) is branches]:
+                yield wave
         return
     for budget in study.budgets:
         centres = _centres(folder)
         if budget not in centres and budget != study.budgets[0]:
-            known = design.next_centre(read_folder(folder), budget)
+            known = next_centre(read_folder(folder), budget)
             if known is not None:
                 write_json(folder / CENTRES, {repr(C): N for C, N in {**centres, budget: known}.items()})
         yield [run for run in plan(study, folder) if run.config.train.flops == budget]
@@ -149,5 +153,6 @@ def with_data(study: Study) -> Study:
 
 
 def _flops(config: RunConfig, train_tokens: int) -> float:
-    steps = train_steps(config.model, config.train, train_tokens=train_tokens)
+    """What a run will cost: of a branch, what comes after its trunk."""
+    steps = train_steps(config.model, config.train, train_tokens=train_tokens) - config.first_step
     return float(steps * config.train.batch_size * config.model.context_length * compute(config.model))
