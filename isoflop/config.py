@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
@@ -15,14 +16,16 @@ from isoflop.fields import fraction, of_their_types, positive
 from isoflop.files import read_json, write_json
 from isoflop.places import found, lasting, parse_mix
 
-ScheduleKind = Literal["cosine", "linear", "constant", "wsd"]
-OptimizerKind = Literal["adamw"]
+ScheduleKind = Literal["cosine", "linear", "constant", "wsd", "power"]
+OptimizerKind = Literal["adamw", "muon", "sgd"]
 Precision = Literal["fp32", "bf16", "autocast"]
 Device = Literal["auto", "cpu", "cuda"]
 TokenDtype = Literal["int16", "uint16", "int32", "uint32", "int64"]
 
 PASSING: Mapping[str, bool] = {"identity": False}
 """Marks a field that changes where or how often a run writes, not what it computes: left out of the run's id."""
+ADDED: Mapping[str, bool] = {"added": True}
+"""Marks a field that older runs lack: part of the id only where it differs from its default, so that theirs stay."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,8 @@ class OptimConfig:
     """Optimizer and learning-rate schedule."""
 
     optimizer: OptimizerKind = "adamw"
-    """AdamW (arXiv:1711.05101)."""
+    """AdamW (arXiv:1711.05101); Muon for the matrices inside blocks and AdamW for the rest, at AdamW's rates
+    (arXiv:2502.16982); or SGD with momentum, which needs a rate of its own."""
     lr: float = 5e-3
     """Peak learning rate, at width lr_width where that is given."""
     lr_width: int | None = 64
@@ -64,6 +68,8 @@ class OptimConfig:
     """Decay of the gradient's running mean."""
     beta2: float = 0.95
     """Decay of the squared gradient's running mean."""
+    momentum: float = field(default=0.95, metadata=ADDED)
+    """Decay of what muon and sgd sum up of the gradients (arXiv:2502.16982)."""
     eps: float = 1e-8
     """Added to the root of the squared gradient's mean."""
     weight_decay: float = 0.1
@@ -81,18 +87,30 @@ class OptimConfig:
     final_lr_fraction: float = 0.0
     """Rate at the last step over the peak rate."""
     decay_fraction: float = 0.2
-    """Part of the run in which schedule=wsd decays (arXiv:2405.18392)."""
+    """Part of the run in which schedules wsd and power decay to the end (arXiv:2405.18392)."""
+    rate_rule: str | None = field(default=None, metadata=PASSING)
+    """Where a study took lr and batch_size from, for the record; None: they were given as they are."""
+    power: float = field(default=0.51, metadata=ADDED)
+    """Rate ∝ step^-power from the end of the warm-up with schedule=power (arXiv:2408.13359, section 4)."""
 
     def __post_init__(self) -> None:
         of_their_types(self)
         positive(self, "lr", "lr_width", "eps", "grad_clip")
-        fraction(self, "beta1", "beta2", "warmup_fraction", "decay_fraction")
-        if self.weight_decay < 0 or self.warmup_steps < 0:
+        positive(self, "power")
+        fraction(self, "beta1", "beta2", "momentum", "warmup_fraction", "decay_fraction")
+        if not 0 <= self.weight_decay < math.inf or self.warmup_steps < 0:
             raise ValueError(
-                f"weight_decay={self.weight_decay} and warmup_steps={self.warmup_steps} must not be negative"
+                f"weight_decay={self.weight_decay} and warmup_steps={self.warmup_steps} must not be negative "
+                "or infinite"
             )
         if not 0 <= self.final_lr_fraction <= 1:
             raise ValueError(f"final_lr_fraction={self.final_lr_fraction} must lie between 0 and 1")
+
+    @property
+    def rule(self) -> str:
+        """Where the peak rate comes from, in words."""
+        given = f"lr={self.lr:g}" if self.lr_width is None else f"lr={self.lr:g}·{self.lr_width}/d_model"
+        return self.rate_rule or f"given, {given}"
 
     def peak_lr(self, d_model: int) -> float:
         """Peak learning rate of a model of this width (`ModelConfig.rate_width`)."""
@@ -130,6 +148,8 @@ class TrainConfig:
     """Steps between checkpoints; None: every epoch, or five in a run shorter than two epochs."""
     keep_last: int = field(default=2, metadata=PASSING)
     """Checkpoints kept."""
+    keep_steps: tuple[int, ...] = field(default=(), metadata=PASSING)
+    """Steps whose checkpoints are written and kept besides, for branches that decay from there."""
 
     def __post_init__(self) -> None:
         of_their_types(self)
@@ -159,6 +179,22 @@ LENGTHS = ("epochs", "tokens", "flops", "steps")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trunk:
+    """The run that a branch shares its first steps with, and takes them over from."""
+
+    run: str
+    """Its name."""
+    step: int
+    """Steps taken over."""
+    folder: str = field(metadata=PASSING)
+    """Its folder, from the branch's."""
+
+    def __post_init__(self) -> None:
+        of_their_types(self)
+        positive(self, "step")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """One training run, whole."""
 
@@ -168,17 +204,27 @@ class RunConfig:
     train: TrainConfig
     data_sha256: str
     """Fingerprint of the token files and tokenizer, so that the same run on other text is another run."""
+    trunk: Trunk | None = None
+    """Where the first steps come from; None: they are trained here."""
+
+    @property
+    def first_step(self) -> int:
+        """Steps that another run has done already."""
+        return 0 if self.trunk is None else self.trunk.step
 
     @cached_property
     def id(self) -> str:
         """Name of the run's folder: width, depth, and ten digits of the hash of everything that decides its result."""
         known = {part: _hashed(getattr(self, part)) for part in PARTS} | {"data_sha256": self.data_sha256}
+        if self.trunk is not None:
+            known["trunk"] = _identity(self.trunk)
         digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
         return f"d{self.model.d_model}-l{self.model.num_layers}-{digest[:10]}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for config.json."""
-        return asdict(self)
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> RunConfig:
@@ -188,8 +234,9 @@ class RunConfig:
             ValueError: a field is missing or unknown.
         """
         try:
-            parts = {name: part(**value[name]) for name, part in PARTS.items()}
-            return cls(**parts, data_sha256=value["data_sha256"])
+            parts = {name: part_from(part, value[name]) for name, part in PARTS.items()}
+            trunk = value.get("trunk")
+            return cls(**parts, data_sha256=value["data_sha256"], trunk=trunk and Trunk(**trunk))
         except (KeyError, TypeError) as error:
             said = f"this is not a run's configuration ({error}); was it written by another version?"
             raise ValueError(said) from error
@@ -206,10 +253,17 @@ class RunConfig:
         ]
         if self.data_sha256 != other.data_sha256:
             out.append(f"data_sha256={self.data_sha256[:10]} (there {other.data_sha256[:10]})")
+        if (self.trunk and _identity(self.trunk)) != (other.trunk and _identity(other.trunk)):
+            out.append(f"trunk={self.trunk} (there {other.trunk})")
         return out
 
 
 PARTS: Mapping[str, Any] = {"model": ModelConfig, "data": DataConfig, "optim": OptimConfig, "train": TrainConfig}
+
+
+def part_from(part: Any, values: Mapping[str, Any]) -> Any:
+    """Build a part of a configuration from what JSON holds of it, where a tuple is a list."""
+    return part(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _identity(part: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from isoflop.lm import checkpoint as checkpoints
-from isoflop.lm.checkpoint import Checkpoint, load_newest, load_required, save
+from isoflop.lm.checkpoint import Checkpoint, load_newest, load_required, load_step, save
 
 
 def at(step: int) -> Checkpoint:
@@ -27,6 +27,15 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 30):
         save(tmp_path, at(step), keep_last=2)
     assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["step-00000002", "step-00000030"]
+
+
+def test_the_steps_that_branches_need_are_kept_besides(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 30):
+        save(tmp_path, at(step), keep_last=1, keep_steps=(2,))
+    assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["step-00000002", "step-00000030"]
+    assert torch.equal(load_step(tmp_path, 2).tensors["model"]["w"], torch.full((3,), 2.0))
+    with pytest.raises(ValueError, match="has no checkpoint of step 3; it has those of steps 2, 30"):
+        load_step(tmp_path, 3)
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "state.json", "manifest.json"])

@@ -1,22 +1,20 @@
 """python -m pytest tests/test_design.py"""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from isoflop.config import ModelConfig, TrainConfig
-from isoflop.flops import compute, train_steps
+from isoflop.config import ModelConfig, OptimConfig, TrainConfig
+from isoflop.flops import compute, count_params, train_steps
+from isoflop.law.rates import step_law
+from isoflop.lm.schedule import stable_steps
 from isoflop.presets import preset
-from isoflop.record import Record, Records
 from isoflop.study.design import (
     DESIGNS,
-    EXPONENTS,
     TOLERANCE,
     Study,
     guessed_widths,
-    next_centre,
     read_study,
     runs,
     target,
@@ -40,6 +38,9 @@ num_layers = 3
 [train]
 batch_size = 8
 """
+
+TRUNK = {"design": "trunk", "widths": (16, 32), "lengths": (7e5, 3e5, 1e6), "model": preset("small")}
+WSD = OptimConfig(schedule="wsd", warmup_steps=20, decay_fraction=0.2)
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -95,6 +96,25 @@ def test_guessed_sizes_are_spread_around_the_optimum(budget: float) -> None:
         ({"budgets": (2e10, 1e10), "recentre": True}, "goes from the smallest budget up"),
         ({"design": "grid", "widths": (16,)}, "design=grid needs widths and lengths"),
         ({"design": "grid", "widths": (16,), "lengths": (1e6,), "budgets": (1e9,)}, "has no budgets"),
+        ({"design": "trunk", "widths": (16,), "lengths": (1e6,)}, "design=trunk needs widths and two or more lengths"),
+        (
+            {"design": "trunk", "widths": (16,), "lengths": (1e6, 2e6)},
+            "cannot branch off schedule=cosine; give --schedule wsd or --schedule power",
+        ),
+        ({**TRUNK, "optim": WSD, "budgets": (1e9,)}, "design=trunk has no budgets"),
+        ({"design": "ladder", "widths": (16,)}, "design=ladder needs widths and ratios"),
+        ({"design": "ladder", "widths": (16,), "ratios": (20,)}, "design=ladder climbs to a target"),
+        (
+            {
+                "design": "ladder",
+                "widths": (16,),
+                "ratios": (20,),
+                "target_flops": 1e9,
+                "target_width": 9,
+                "lengths": (1,),
+            },
+            "a ladder's lengths follow from its ratios",
+        ),
         ({"budgets": (1e10,), "target_flops": 1e12}, "a target needs both target_flops and target_width"),
         ({"budgets": (1e10,), "train": TrainConfig(steps=3)}, "the design decides how long"),
     ],
@@ -141,26 +161,6 @@ def test_a_grid_trains_every_width_for_every_length() -> None:
         runs(Study(design="grid", widths=(16,), lengths=(1300,), model=preset("small")), **FACTS)
 
 
-def sweep(best: dict[float, float]) -> Records:
-    """Five sizes a budget, the best of each known."""
-    made = [
-        Record(id=f"{C:g}-{k}", params={"compute": N * 2.0**k}, tokens=1, flops=C, budget=C, loss=2 + 0.1 * k**2)
-        for C, N in best.items()
-        for k in (-2, -1, 0, 1, 2)
-    ]
-    return Records(tuple(made), source="made up")
-
-
-def test_a_finished_budget_recentres_the_next() -> None:
-    assert next_centre(sweep({}), 2e10) is None
-    assert next_centre(sweep({1e10: 1e4}), 4e10) == pytest.approx(2e4)
-    two = sweep({1e10: 1e4, 4e10: 1e4 * 4**0.6})
-    assert next_centre(two, 1.6e11) == pytest.approx(1e4 * 16**0.6)
-    assert next_centre(sweep({1e10: 1e4, 4e10: 1e5}), 1.6e11) == pytest.approx(1e5 * 4 ** EXPONENTS[1])
-    edge = [replace(run, loss=math.log(run.params["compute"]) ** 0.5) for run in sweep({1e10: 1e4}).runs]
-    assert next_centre(Records(tuple(edge), source=""), 4e10) == pytest.approx(2500 * 2)
-
-
 def test_sizes_lie_around_a_centre_that_is_known() -> None:
     study = Study(budgets=(1e12, 4e12), model=preset("small"), recentre=True)
     known = runs(study, data_sha256="ab", train_tokens=10**7, centres={4e12: 3e5})
@@ -180,3 +180,46 @@ def test_the_same_run_twice_is_refused() -> None:
     study = Study(budgets=(1e11,), sizes=3, widths=(16, 16, 20), model=preset("small"), train=TrainConfig(batch_size=8))
     with pytest.raises(ValueError, match=r"d_model=16 is asked for twice at 1e\+11 flops"):
         runs(study, data_sha256="0" * 64, train_tokens=10**8)
+
+
+def test_a_trunk_of_each_width_has_a_branch_for_each_shorter_length() -> None:
+    made = runs(Study(**TRUNK, optim=WSD, train=TrainConfig(batch_size=8)), **FACTS)
+    assert [(c.model.d_model, c.train.tokens) for c in made] == [
+        (width, tokens) for width in (16, 32) for tokens in (10**6, 3 * 10**5, 7 * 10**5)
+    ]
+    for whole, *branches in (made[:3], made[3:]):
+        steps = [train_steps(c.model, c.train, train_tokens=1) for c in (*branches, whole)]
+        assert whole.trunk is None and whole.train.keep_steps == tuple(stable_steps(whole.optim, n) for n in steps)
+        for config in branches:
+            assert config.trunk is not None and config.trunk.run == whole.id
+            assert config.trunk.folder == f"../{whole.id}" and config.trunk.step in whole.train.keep_steps
+            assert config.optim == whole.optim and config.optim.decay_fraction == 0.2
+    assert len({config.optim.warmup_steps for config in made}) == 1
+
+
+def test_a_ladder_is_as_long_as_its_models_are_large() -> None:
+    study = Study(
+        design="ladder",
+        widths=(16, 32),
+        ratios=(20, 40),
+        target_flops=1e13,
+        target_width=64,
+        model=preset("small"),
+        train=TrainConfig(batch_size=2),
+    )
+    made = runs(study, **FACTS)
+    assert [c.train.tokens / (compute(c.model) / 6) for c in made] == pytest.approx([20, 20, 40, 40], rel=1e-4)
+
+
+def test_step_law_gives_each_run_its_rate_and_batch() -> None:
+    study = Study(design="grid", widths=(128,), lengths=(1e8,), rate="step_law", train=TrainConfig(grad_accum=4))
+    (made,) = runs(study, data_sha256="ab", train_tokens=10**9)
+    found = step_law(count_params(made.model).body, 1e8)
+    assert made.optim.peak_lr(128) == found.lr
+    assert made.train.batch_size % 4 == 0
+    assert made.train.batch_size * 128 == pytest.approx(found.batch_tokens, rel=0.02)
+    assert made.optim.rule == "Step Law (arXiv:2503.04715)"
+    assert [OptimConfig(lr_width=width).rule for width in (64, None)] == [
+        "given, lr=0.005·64/d_model",
+        "given, lr=0.005",
+    ]

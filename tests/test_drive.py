@@ -119,3 +119,30 @@ def test_a_recentred_study_goes_budget_by_budget_and_its_runs_do_not_move(study:
     smallest = min(compute(run.config.model) / 6 for run in seen[0])
     assert drive._centres(tmp_path) == {4e8: pytest.approx(smallest * 2)}
     assert {run.folder for wave in drive.waves(moving, tmp_path) for run in wave} == {r.folder for w in seen for r in w}
+
+
+@pytest.mark.slow
+def test_a_study_of_trunks_costs_three_fifths_and_its_branches_are_separate_runs(study: Study, tmp_path: Path) -> None:
+    """Lengths 3, 7, 10 with a decay of 0.2: [C_max + f·Σ_{i<max} C_i]/ΣC_i = 0.600 (SCIENCE.md, section 4)."""
+    wsd = OptimConfig(schedule="wsd", warmup_steps=10, decay_fraction=0.2)
+    apart = replace(study, design="grid", budgets=(), widths=(8, 16), lengths=(19200, 44800, 64000), optim=wsd)
+    apart = replace(apart, optim=replace(wsd, warmup_steps=24, warmup_fraction=0.0))  # 2 % of the shortest, 1200 steps
+    trunks = replace(apart, design="trunk")
+    records = {}
+    for name, made in (("trunks", trunks), ("apart", apart)):
+        drive.settle(made, tmp_path / name)
+        waves = list(drive.waves(made, tmp_path / name))
+        for wave in waves:
+            assert drive.drive(wave, on_event=lambda event: None) == []
+        assert [len(wave) for wave in waves] == ([2, 4] if name == "trunks" else [6])
+        records[name] = {
+            (r.record.params["body"], r.record.tokens): r.record for wave in waves for r in wave if r.record
+        }
+    spent = sum(record.measured["spent_flops"] for record in records["trunks"].values())
+    assert spent / sum(record.flops for record in records["apart"].values()) == pytest.approx(0.6, abs=0.005)
+    assert {key: record.loss for key, record in records["trunks"].items()} == {
+        key: record.loss for key, record in records["apart"].items()
+    }
+    groups = [record.group for record in records["trunks"].values()]
+    assert sorted(groups.count(group) for group in set(groups)) == [3, 3]
+    assert sum(run.flops for run in drive.plan(trunks, tmp_path / "trunks")) == spent

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from isoflop.config import Precision, read_run
+from isoflop.config import OptimizerKind, Precision, read_run
 from isoflop.files import read_json, write_json
 from isoflop.flops import compute
 from isoflop.lm import train as training
@@ -21,7 +21,7 @@ from isoflop.lm.checkpoint import load_required
 from isoflop.lm.evaluate import evaluate
 from isoflop.lm.model import Transformer
 from isoflop.lm.run import load_model
-from isoflop.lm.train import train
+from isoflop.lm.train import rehearse, train
 from isoflop.record import Record
 
 MakeRun = Callable[..., Path]
@@ -62,9 +62,11 @@ def test_a_run_learns_and_its_record_adds_up(make_run: MakeRun) -> None:
         {"precision": "bf16", "grad_accum": 2, "model": {"attn_pdrop": 0.1, "residual_pdrop": 0.1, "mlp": "gelu"}},
         {"precision": "autocast"},
         {"grad_accum": 2},
+        {"optim": {"optimizer": "muon"}},
+        {"optim": {"optimizer": "sgd"}, "precision": "bf16"},
         {"model": {"norm": "rmsnorm", "norm_gain": True, "mlp": "swiglu", "tied_head": False, "position": "learned"}},
     ],
-    ids=["dropout", "bf16", "bf16 dropout", "autocast", "accumulation", "llama-like"],
+    ids=["dropout", "bf16", "bf16 dropout", "autocast", "accumulation", "muon", "sgd", "llama-like"],
 )
 def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(make_run: MakeRun, settings: dict) -> None:
     whole, broken = make_run(out="whole", steps=8, **settings), make_run(out="broken", steps=8, **settings)
@@ -200,6 +202,30 @@ def test_a_stop_before_the_first_report_leaves_a_checkpoint(make_run: MakeRun) -
     assert train(broken, should_stop=stop_before(5)) is None
     record, expected = train(broken), train(whole)
     assert record is not None and expected is not None and record.loss == expected.loss
+
+
+@pytest.mark.parametrize("optimizer", get_args(OptimizerKind))
+def test_every_optimizer_learns(make_run: MakeRun, optimizer: str) -> None:
+    record = train(make_run(steps=30, optim={"optimizer": optimizer, "warmup_steps": 5, "lr": 0.02}))
+    assert record is not None and record.loss < 4.5 < math.log(256)
+
+
+def test_the_noise_scale_is_logged_where_a_batch_has_parts(make_run: MakeRun) -> None:
+    parts, whole = make_run(steps=9, grad_accum=4, log_every=1), make_run(steps=9, log_every=1)
+    records = [train(folder) for folder in (parts, whole)]
+    logged = [line["noise_scale"] for line in lines(parts) if "lr" in line]
+    assert len(logged) == 9 and all(value is None or value > 0 for value in logged)
+    assert records[0] is not None and records[0].measured["noise_scale"] == logged[-1]
+    assert all("noise_scale" not in line for line in lines(whole))
+    assert records[1] is not None and records[1].measured["noise_scale"] is None
+
+
+def test_a_rehearsal_trains_in_memory_and_writes_nothing(make_run: MakeRun, tmp_path: Path) -> None:
+    config = read_run(make_run(steps=3))
+    before = sorted(tmp_path.rglob("*"))
+    tried = rehearse(config, seconds=0.01)
+    assert min(tried.step_seconds, tried.evaluation_seconds, tried.save_seconds) > 0 and tried.memory_bytes > 1e7
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_record_tells_unique_tokens(make_run: MakeRun) -> None:

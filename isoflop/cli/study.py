@@ -68,6 +68,7 @@ def run(
 
     folder = Path(out or (file if file and Path(file).is_dir() else study.name))
     study = with_tokens(study, folder)
+    ladder = ladder or (study.design == "ladder" and not target)
     if target or ladder:
         drive.plan(study, folder, targets=True)  # a study without target is told at once
     drive.settle(study, folder)
@@ -326,4 +327,14 @@ def _waits(run: Planned) -> str:
 def _counts(planned: Sequence[Planned], known: Mapping[Path, Record]) -> str:
     found = [record.status for record in known.values()]
     complete, diverged = found.count("complete"), found.count("diverged")
-    return f"{complete} of {len(planned)} runs complete" + (f", {diverged} diverged" if diverged else "")
+    lost = f", {diverged} diverged" if diverged else ""
+    return f"{complete} of {len(planned)} runs complete{lost}{_saved(planned, known)}"
+
+
+def _saved(planned: Sequence[Planned], known: Mapping[Path, Record]) -> str:
+    """Say what trunks saved, from what the records say that they cost."""
+    if all(run.config.trunk is None for run in planned) or not known:
+        return ""
+    costs = [(record.measured["spent_flops"], record.flops) for record in known.values()]
+    spent, apart = (sum(value) for value in zip(*costs, strict=True))
+    return f"; {spent:.3g} FLOPs spent, {spent / apart:.2f} of what separate runs would cost"

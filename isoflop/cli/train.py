@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from isoflop.cli.app import Command, flag_value, positional, with_defaults
 from isoflop.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, read_run, write_run
@@ -23,6 +23,7 @@ from isoflop.places import parse_mix
 from isoflop.presets import PresetName, preset
 
 if TYPE_CHECKING:
+    from isoflop.lm.run import Run
     from isoflop.lm.train import Progress
     from isoflop.record import Record
 
@@ -36,6 +37,9 @@ def train(
     folder: Positional[str | None] = None,
     *,
     out: str = "runs",
+    from_: Annotated[str | None, arg(name="from")] = None,
+    decay_to: int | None = None,
+    dry_run: bool = False,
     preset: PresetName | None = None,
     threads: int | None = None,
     core: int | None = None,
@@ -49,10 +53,14 @@ def train(
 
     A run's folder is named by the hash of its configuration, so the same command finds the same run. Ctrl-C saves a
     checkpoint first. Exactly one of --epochs, --tokens, --flops, --steps gives the length.
+    `--from DIR@STEP --decay-to TOKENS` branches off a run of constant rate, to have its loss at another length too.
 
     Args:
         folder: Run folder to go on with; `-` trains the folders that come in on standard input, one a line.
         out: Where new run folders are made.
+        from_: DIR or DIR@STEP: start from this checkpoint of another run, the newest if no step is named.
+        decay_to: Length of that branch, tokens, the other run's part included; the rate falls on all the way.
+        dry_run: Show size, length, FLOPs, memory and time, from some seconds of trial, and write nothing.
         preset: Model to start from; flags change single fields of it.
         threads: CPU threads; None: all cores.
         core: Keep the process on this CPU core.
@@ -65,13 +73,14 @@ def train(
     place(threads, core)
     if folder == "-":
         return _serve()
-    if folder is None:
-        folder = str(_new_run(Path(out), data, model, optim, train))
-    elif preset is not None or (data, model, optim, train) != _parts(Path(folder)):
-        raise ValueError(
-            f"{folder} goes on with the configuration it was started with, but the command gives "
-            f"{_changes(Path(folder), preset, data, model, optim, train)}; leave that out, or start another run"
-        )
+    config = _started(folder, preset, from_, decay_to, Path(out), data, model, optim, train)
+    if dry_run:
+        from isoflop.cli.dry_run import show
+
+        return show(config or read_run(Path(folder or "")), out=out if config else None, json=json)
+    if config is not None:
+        folder = str(write_run(config, Path(out)))
+    assert folder is not None
     record = _train_shown(Path(folder), quiet=json)
     if json:
         print(json_module.dumps(asdict(record)))
@@ -81,8 +90,13 @@ def train(
 
 def _prepare_train(args: Sequence[str]) -> Command:
     """Let a run's own configuration, or --preset and the vocabulary of --data, be what single flags change."""
-    name, data = flag_value(args, "--preset"), flag_value(args, "--data")
+    name, data, trunk = (flag_value(args, flag) for flag in ("--preset", "--data", "--from"))
     folder = positional(args, train)
+    if trunk is not None:
+        from isoflop.lm.branch import parse_place
+
+        folder = str(parse_place(trunk)[0])
+        read_run(Path(folder))
     if folder is not None and (Path(folder) / "config.json").exists():
         run = read_run(Path(folder))
         return with_defaults(train, data=run.data, model=run.model, optim=run.optim, train=run.train)
@@ -116,7 +130,7 @@ def place(threads: int | None, core: int | None = None) -> None:
     if core is not None and hasattr(os, "sched_setaffinity"):
         try:
             os.sched_setaffinity(0, {core})
-        except OSError:
+        except (OSError, ValueError, OverflowError):
             raise ValueError(
                 f"core={core} is no CPU core of this machine; it has 0 to {(os.cpu_count() or 1) - 1}"
             ) from None
@@ -128,7 +142,27 @@ def place(threads: int | None, core: int | None = None) -> None:
         torch.set_num_threads(threads)
 
 
-def _new_run(out: Path, data: DataConfig, model: ModelConfig, optim: OptimConfig, train: TrainConfig) -> Path:
+def _started(
+    folder: str | None, preset: str | None, from_: str | None, decay_to: int | None, out: Path, *parts: Any
+) -> RunConfig | None:
+    """Return the run that a command starts; None where it goes on with the one of a folder, as that is."""
+    if (from_ is None) != (decay_to is None):
+        raise ValueError("a branch needs both --from DIR@STEP and --decay-to TOKENS; give the other one too")
+    if from_ is not None and decay_to is not None:
+        if folder is not None or preset is not None:
+            raise ValueError(f"--from {from_} starts a run of its own; leave {folder or f'--preset {preset}'} out")
+        return _branch(from_, decay_to, out, *parts)
+    if folder is None:
+        return _new_run(*parts)
+    if preset is not None or parts != _parts(Path(folder)):
+        raise ValueError(
+            f"{folder} goes on with the configuration it was started with, but the command gives "
+            f"{_changes(Path(folder), preset, *parts)}; leave that out, or start another run"
+        )
+    return None
+
+
+def _new_run(data: DataConfig, model: ModelConfig, optim: OptimConfig, train: TrainConfig) -> RunConfig:
     if not data.data and not data.mix:
         raise ValueError(
             "no data was given; --data T names a token folder made by `isoflop data`, or a raw file of ids"
@@ -140,7 +174,26 @@ def _new_run(out: Path, data: DataConfig, model: ModelConfig, optim: OptimConfig
     train_steps(model, train, train_tokens=tokens.train_tokens)
     config = RunConfig(model=model, data=data, optim=optim, train=train, data_sha256=tokens.fingerprint)
     open_stream(config, tokens)
-    return write_run(config, out)
+    return config
+
+
+def _branch(place: str, decay_to: int, out: Path, *parts: Any) -> RunConfig:
+    """Return the run that goes on from another's checkpoint and decays; what is given besides may not change it."""
+    from isoflop.lm import checkpoint
+    from isoflop.lm.branch import branch, parse_place
+    from isoflop.lm.run import open_data
+
+    trunk, step = parse_place(place)
+    config = read_run(trunk)
+    given = replace(config, **dict(zip(("data", "model", "optim", "train"), parts, strict=True)))
+    if told := given.differences(config):
+        raise ValueError(
+            f"a branch keeps the recipe of its trunk {trunk}, but the command gives {', '.join(told)}; leave that out"
+        )
+    step = checkpoint.load_required(trunk).step if step is None else checkpoint.load_step(trunk, step).step
+    train_tokens = len(open_data(given).train)
+    away = os.path.relpath(trunk, out / config.id)
+    return branch(given, step, tokens=decay_to, train_tokens=train_tokens, folder=away)
 
 
 def _parts(folder: Path) -> tuple[object, ...]:
@@ -184,7 +237,7 @@ def _train_shown(folder: Path, *, quiet: bool) -> Record:
     done = (folder / "record.json").exists()
     peak = 0.0 if quiet or done else measure_peak_flops()
     with stop_on_signal() as should_stop, _bar(folder, peak, quiet=quiet or done) as show:
-        record = train_run(folder, on_progress=show, should_stop=should_stop)
+        record = train_run(folder, on_progress=show, on_start=_tell_start, should_stop=should_stop)
     if record is None:
         print(f"isoflop: checkpoint saved; `isoflop train {folder}` goes on", file=sys.stderr)
         sys.exit(130)
@@ -193,6 +246,14 @@ def _train_shown(folder: Path, *, quiet: bool) -> Record:
 
         draw_training(folder)
     return record
+
+
+def _tell_start(run: Run) -> None:
+    if run.done:
+        trunk = run.config.trunk
+        begins = trunk is not None and run.done == trunk.step
+        said = f"branches off {trunk.run}" if trunk is not None and begins else "goes on"
+        print(f"isoflop: {run.folder} {said} at step {run.done:,} of {run.steps:,}", file=sys.stderr)
 
 
 @contextmanager

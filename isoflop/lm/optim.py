@@ -1,4 +1,4 @@
-"""AdamW, gradient clipping, parameter groups, and the flat buffers that make a small model's step cheap."""
+"""Optimizers, gradient clipping, parameter groups, and the flat buffers that make a small model's step cheap."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from isoflop.config import ModelConfig, OptimConfig
-from isoflop.lm.transfer import multipliers
+from isoflop.lm.transfer import Multipliers, multipliers
+
+Matrix = Float[Tensor, "rows cols"]
 
 
 def clip_by_global_norm(grads: Iterable[Tensor], max_norm: float) -> Tensor:
@@ -75,41 +78,89 @@ def fused_adamw_update(
     )
 
 
-class AdamW(torch.optim.Optimizer):
-    """AdamW over any tensors, as `torch.optim.AdamW`: groups with lr, betas, eps and weight_decay of their own."""
+def orthogonalize(matrix: Matrix) -> Matrix:
+    """Bring all singular values of a matrix near 1 by five Newton–Schulz steps, in bf16 (Muon's quintic)."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.bfloat16()
+    x = x.T if tall else x
+    x = x / x.norm().clamp(min=1e-7)  # as torch.optim.Muon: a gradient of zero stays zero
+    a, b, c = QUINTIC
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.95),
-        eps: float = 1e-8,
-        weight_decay: float = 0.1,
-        *,
-        fused: bool = False,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-        self.update = fused_adamw_update if fused else adamw_update
+
+QUINTIC = (3.4445, -4.7750, 2.0315)
+"""Coefficients of x, x³ and x⁵ (kellerjordan.github.io/posts/muon; torch.optim.Muon)."""
+NEWTON_SCHULZ_STEPS = 5
+"""As arXiv:2502.16982."""
+MATCHED_RMS = 0.2
+"""Root mean square of AdamW's updates, which Muon's are scaled to (arXiv:2502.16982, section 2.2)."""
+
+
+def adamw_group(group: dict[str, Any], param: Tensor, grad: Tensor, state: dict[str, Any], *, fused: bool) -> None:
+    """AdamW on one flat buffer; its state is the running means of the gradient and of its square."""
+    if not state:
+        state |= {"step": 0, "mean": torch.zeros_like(param), "square": torch.zeros_like(param)}
+    state["step"] += 1
+    rates = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
+    update = fused_adamw_update if fused else adamw_update
+    update(param, grad, state["mean"], state["square"], step=state["step"], **rates)
+
+
+def muon_group(group: dict[str, Any], param: Tensor, grad: Tensor, state: dict[str, Any], *, fused: bool) -> None:
+    """Muon on the matrices of one flat buffer: W ← W(1 − lr·λ) − lr·0.2·√max(rows, cols)·NS(g + μ(m − g)).
+
+    m is the running mean of the gradients (Nesterov momentum); each matrix is made orthogonal by itself.
+    """
+    if not state:
+        state |= {"step": 0, "momentum": torch.zeros_like(param)}
+    state["step"] += 1
+    state["momentum"].lerp_(grad, 1 - group["momentum"])
+    ahead = grad.lerp(state["momentum"], group["momentum"])
+    param.mul_(1 - group["lr"] * group["weight_decay"])
+    for start, rows, cols in group["matrices"]:
+        part = slice(start, start + rows * cols)
+        scale = group["lr"] * MATCHED_RMS * math.sqrt(max(rows, cols))
+        param[part].view(rows, cols).add_(orthogonalize(ahead[part].view(rows, cols)), alpha=-scale)
+
+
+def sgd_group(group: dict[str, Any], param: Tensor, grad: Tensor, state: dict[str, Any], *, fused: bool) -> None:
+    """SGD on one flat buffer: m ← μ·m + g, θ ← θ(1 − lr·λ) − lr·m."""
+    if not state:
+        state |= {"step": 0, "momentum": torch.zeros_like(param)}
+    state["step"] += 1
+    state["momentum"].mul_(group["momentum"]).add_(grad)
+    param.mul_(1 - group["lr"] * group["weight_decay"])
+    param.add_(state["momentum"], alpha=-group["lr"])
+
+
+class Optimizer(torch.optim.Optimizer):
+    """A rule for each group, `update`; the state of a buffer is its steps and tensors, whatever the rule."""
+
+    def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float, fused: bool = False) -> None:
+        super().__init__(groups, {"lr": lr})
+        self.fused = fused
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
-        assert closure is None, "AdamW needs no closure"
+        assert closure is None, "these rules need no closure"
         for group in self.param_groups:
-            rates = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
             for param in group["params"]:
-                if param.grad is None:
-                    continue
-                state = self.state[param]
-                if not state:
-                    state |= {"step": 0, "mean": torch.zeros_like(param), "square": torch.zeros_like(param)}
-                state["step"] += 1
-                self.update(param, param.grad, state["mean"], state["square"], step=state["step"], **rates)
+                if param.grad is not None:
+                    group["update"](group, param, param.grad, self.state[param], fused=self.fused)
+
+
+def hidden(name: str, param: Tensor) -> bool:
+    """Whether a parameter is a matrix inside a block."""
+    return name.startswith("blocks.") and param.ndim >= 2
 
 
 def decays(name: str, param: Tensor, optim: OptimConfig) -> bool:
     """Whether weight decay acts on a parameter: matrices inside blocks, or everything with decay_all."""
-    return optim.decay_all or (name.startswith("blocks.") and param.ndim >= 2)
+    return optim.decay_all or hidden(name, param)
 
 
 class Flat:
@@ -137,22 +188,54 @@ def build(
 ) -> tuple[torch.optim.Optimizer, list[Flat]]:
     """Move the model's parameters into flat groups and return the optimizer over them, set to the peak rate.
 
-    A group shares decay and the multipliers of its parametrization: two groups in the standard one. Whoever sets the
-    rate of a group multiplies it by the group's `lr_multiplier`.
+    A group shares its rule, its decay and the multipliers of its parametrization. Whoever sets the rate of a group
+    multiplies it by the group's `lr_multiplier`.
     """
-    members: dict[tuple[bool, float, float, float], list[nn.Parameter]] = {}
+    inside, outside = OPTIMIZERS[optim.optimizer]
+    members: dict[tuple[bool, bool, Multipliers], list[tuple[str, nn.Parameter]]] = {}
     for name, param in model.named_parameters():
-        scale, decayed = multipliers(name, param, shape, optim.optimizer), decays(name, param, optim)
-        decay = optim.weight_decay * scale.weight_decay if decayed else 0.0
-        members.setdefault((not decayed, decay, scale.lr, scale.eps), []).append(param)
+        rest = not hidden(name, param) and inside is not outside
+        scale = multipliers(name, param, shape, optim.optimizer)._replace(init=1.0)  # of the past by now
+        members.setdefault((not decays(name, param, optim), rest, scale), []).append((name, param))
     peak = optim.peak_lr(shape.rate_width)
     flats, groups = list[Flat](), list[dict[str, Any]]()
-    for (_, decay, lr, eps), params in sorted(members.items(), key=lambda item: item[0][0]):
-        flats.append(Flat(params))
-        rates = {"lr": peak * lr, "lr_multiplier": lr, "weight_decay": decay, "eps": optim.eps * eps}
-        groups.append({"params": [flats[-1].values], **rates})
-    optimizer = OPTIMIZERS[optim.optimizer](groups, betas=(optim.beta1, optim.beta2), fused=fused)
-    return optimizer, flats
+    for (undecayed, rest, scale), named in sorted(members.items(), key=lambda item: item[0][:2]):
+        flats.append(Flat([param for _, param in named]))
+        groups.append(
+            {
+                "params": [flats[-1].values],
+                "update": outside if rest else inside,
+                "matrices": () if inside is outside or rest else _matrices(model, named),
+                "lr": peak * scale.lr,
+                "lr_multiplier": scale.lr,
+                "weight_decay": 0.0 if undecayed else optim.weight_decay * scale.weight_decay,
+                "betas": (optim.beta1, optim.beta2),
+                "momentum": optim.momentum,
+                "eps": optim.eps * scale.eps,
+            }
+        )
+    return Optimizer(groups, lr=peak, fused=fused), flats
 
 
-OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {"adamw": AdamW}
+def _matrices(model: nn.Module, named: Sequence[tuple[str, nn.Parameter]]) -> tuple[tuple[int, int, int], ...]:
+    """Return start, rows and columns of each matrix of a flat buffer; queries, keys and values are three."""
+    out, start = [], 0
+    for name, param in named:
+        rows, cols = param.shape
+        heights = [rows]
+        if name.endswith("attn.qkv.weight"):
+            owner: Any = model.get_submodule(name.removesuffix(".qkv.weight"))
+            heights = [owner.heads * owner.head_size, *2 * [owner.kv_heads * owner.head_size]]
+        for height in heights:
+            out.append((start, height, cols))
+            start += height * cols
+    return tuple(out)
+
+
+Rule = Callable[..., None]
+OPTIMIZERS: Mapping[str, tuple[Rule, Rule]] = {
+    "adamw": (adamw_group, adamw_group),
+    "muon": (muon_group, adamw_group),
+    "sgd": (sgd_group, sgd_group),
+}
+"""The rule for the matrices inside blocks, and the one for everything else."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import resource
+import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,15 +17,17 @@ from typing import Any
 import psutil
 import torch
 
-from isoflop.config import read_run
+from isoflop.config import RunConfig, read_run
 from isoflop.data.tokens import validation_windows
 from isoflop.flops import FLOPS, compute, params_by_convention
-from isoflop.lm.evaluate import Evaluation, evaluate
+from isoflop.lm import checkpoint as checkpoints
+from isoflop.lm import noise
+from isoflop.lm.evaluate import BATCH_TOKENS, Evaluation, evaluate
 from isoflop.lm.journal import note
 from isoflop.lm.kernels import keep_freed_memory
 from isoflop.lm.lease import hold
 from isoflop.lm.optim import clip_by_global_norm
-from isoflop.lm.run import Run, save, start
+from isoflop.lm.run import Run, open_run, save, snapshot, start
 from isoflop.lm.schedule import multiplier
 from isoflop.record import Record
 
@@ -77,10 +82,59 @@ def train(
     config = read_run(folder)
     keep_freed_memory()
     with hold(folder) as lease:
-        run, step = start(folder, config, lease)
-        note(folder, began=step)
+        run = start(folder, config, lease)
+        note(folder, began=run.done)
         on_start(run)
-        return _loop(run, step, on_progress, should_stop)
+        return _loop(run, run.done, on_progress, should_stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rehearsal:
+    """What some steps of a run took here."""
+
+    step_seconds: float
+    """One optimizer step."""
+    evaluation_seconds: float
+    """One validation token."""
+    save_seconds: float
+    """One checkpoint, without the disk."""
+    memory_bytes: int
+    """Peak of the process, or of the GPU."""
+
+
+def rehearse(config: RunConfig, *, seconds: float) -> Rehearsal:
+    """Take some steps of a run, evaluate a little and pack a checkpoint, all of it in memory; write nothing.
+
+    Args:
+        config: The run.
+        seconds: Time for steps, of which there are at least three; the first is not timed.
+    """
+    keep_freed_memory()
+    run = open_run(Path(config.id), config)
+    times = list[float]()
+    while len(times) < 3 or sum(times) < seconds:
+        began = time.perf_counter()
+        _step(run, len(times), *run.stream.batch(len(times)))
+        times.append(time.perf_counter() - began)
+    began = time.perf_counter()
+    measured = _evaluate(run, min(config.data.val_tokens, 2 * BATCH_TOKENS))
+    evaluated = time.perf_counter()
+    for _ in checkpoints.packed(snapshot(run, len(times))):
+        pass  # one file at a time is in memory, as when it is written
+    packed = time.perf_counter()
+    return Rehearsal(
+        step_seconds=statistics.median(times[1:]),
+        evaluation_seconds=(evaluated - began) / measured.tokens,
+        save_seconds=packed - evaluated,
+        memory_bytes=_peak(run.device),
+    )
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # bytes there, kibibytes elsewhere: getrusage(2)
 
 
 def _loop(
@@ -113,7 +167,7 @@ def _loop(
                 _report(run, step, lr, norm, write, on_progress)
             if step % eval_every == 0 and step < run.steps:
                 write(_evaluation_line(step, _evaluate(run, run.config.data.val_tokens // INTERIM_SHARE)))
-            if step % checkpoint_every == 0 and step < run.steps:
+            if (step % checkpoint_every == 0 or step in train.keep_steps) and step < run.steps:
                 save(run, step)
         final = _evaluate(run, run.config.data.val_tokens)
         write(_evaluation_line(step, final))
@@ -146,19 +200,37 @@ def _step(run: Run, step: int, inputs: Any, targets: Any) -> tuple[float, float,
     x, y = (torch.from_numpy(ids).to(run.device) for ids in (inputs, targets))
     own = train.precision == "bf16" and run.device.type == "cpu"
     autocast = train.precision != "fp32" and not own
-    loss = 0.0
-    for part_x, part_y in zip(x.chunk(train.grad_accum), y.chunk(train.grad_accum), strict=True):
+    loss = first = 0.0
+    parts = zip(x.chunk(train.grad_accum), y.chunk(train.grad_accum), strict=True)
+    for index, (part_x, part_y) in enumerate(parts):
         with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=autocast):
             part = run.model.loss(part_x, part_y, torch.bfloat16 if own else torch.float32) / train.grad_accum
         part.backward()  # type: ignore[no-untyped-call]
+        if index == 0 and train.grad_accum > 1:
+            first = sum(torch.linalg.vector_norm(grads).item() ** 2 for grads in run.grads) * train.grad_accum**2
         loss += part.item()
     norm = clip_by_global_norm(run.grads, optim.grad_clip if optim.grad_clip is not None else math.inf).item()
     lr = optim.peak_lr(run.config.model.rate_width) * multiplier(step, steps=run.steps, optim=optim)
     for group in run.optimizer.param_groups:
         group["lr"] = lr * group["lr_multiplier"]
     if math.isfinite(loss) and math.isfinite(norm):
+        if train.grad_accum > 1:
+            _measure_noise(run, first, norm**2)
         run.optimizer.step()
     return loss, norm, lr
+
+
+def _measure_noise(run: Run, first: float, whole: float) -> None:
+    """Average what the squared gradients of a step's first part and of its whole batch say of the noise.
+
+    The first part alone, since the others lie in its sum: their own would cost a buffer and two passes a part.
+    """
+    batch = run.config.train.batch_size * run.config.model.context_length
+    part = batch / run.config.train.grad_accum
+    signal, spread = noise.split(first, whole, small_batch=part, big_batch=batch)
+    state = run.state
+    state.grad_signal = noise.average(state.grad_signal, signal)
+    state.grad_noise = noise.average(state.grad_noise, spread)
 
 
 def _divergence(loss: float, norm: float, first_loss: float) -> str | None:
@@ -181,19 +253,20 @@ def _report(
     state.train_loss = mean = state.loss_sum / state.loss_steps
     state.loss_sum, state.loss_steps = 0.0, 0
     tokens = step * run.config.train.batch_size * run.config.model.context_length
-    speed = tokens / state.seconds
+    speed = (step - run.config.first_step) / step * tokens / state.seconds
     state.memory_bytes = max(state.memory_bytes, _memory(run.device))
-    write(
-        {
-            "step": step,
-            "tokens": tokens,
-            "flops": tokens * compute(run.config.model),
-            "train_loss": state.train_loss,
-            "grad_norm": norm,
-            "lr": lr,
-            "seconds": round(state.seconds, 3),
-        }
-    )
+    line: dict[str, Any] = {
+        "step": step,
+        "tokens": tokens,
+        "flops": tokens * compute(run.config.model),
+        "train_loss": state.train_loss,
+        "grad_norm": norm,
+        "lr": lr,
+        "seconds": round(state.seconds, 3),
+    }
+    if run.config.train.grad_accum > 1:
+        line["noise_scale"] = noise.scale(state.grad_signal, state.grad_noise)
+    write(line)
     if on_progress:
         where: dict[str, Any] = {"run": run.folder.name, "step": step, "steps": run.steps, "loss": mean}
         on_progress(Progress(**where, tokens_per_second=speed, memory_bytes=state.memory_bytes))
@@ -218,9 +291,15 @@ def _evaluation_line(step: int, measured: Evaluation) -> dict[str, Any]:
 def _finish(run: Run, steps: int, final: Evaluation | None, reason: str | None) -> Record:
     """Write the record, last of all: its existence means that the run is done."""
     config, state = run.config, run.state
-    tokens = steps * config.train.batch_size * config.model.context_length
+    per_step = config.train.batch_size * config.model.context_length
+    tokens, spent = steps * per_step, (steps - config.first_step) * per_step
     measured: dict[str, Any] = {
         "steps": steps,
+        "spent_tokens": spent,
+        "spent_flops": spent * compute(config.model),
+        "is_final": config.optim.schedule != "constant",
+        "learning_rate": config.optim.peak_lr(config.model.d_model),
+        "rate_rule": config.optim.rule,
         "train_loss": None if final is None else state.train_loss,
         "perplexity": None if final is None else final.perplexity,
         "bits_per_byte": None if final is None else final.bits_per_byte,
@@ -228,7 +307,8 @@ def _finish(run: Run, steps: int, final: Evaluation | None, reason: str | None) 
         "train_tokens": run.tokens.train_tokens,
         "sources": run.stream.seen(steps),
         "seconds": round(state.seconds, 3),
-        "tokens_per_second": round(tokens / state.seconds, 1),
+        "tokens_per_second": round(spent / state.seconds, 1),
+        "noise_scale": noise.scale(state.grad_signal, state.grad_noise),
         "peak_memory_bytes": state.memory_bytes,
         "device": run.device.type,
         "threads": state.threads,
@@ -244,10 +324,12 @@ def _finish(run: Run, steps: int, final: Evaluation | None, reason: str | None) 
         loss=None if final is None else final.loss,
         status="complete" if final is not None else "diverged",
         budget=config.train.flops,
+        group=run.folder.name if config.trunk is None else config.trunk.run,
         unique_tokens=sum(source["unique_tokens"] for source in run.stream.seen(steps).values()),
         measured=measured if reason is None else measured | {"diverged": reason},
         config=config.to_dict(),
     )
+    assert run.lease is not None
     run.lease.check()
     record.write(run.folder / "record.json")
     note(run.folder, done=steps)

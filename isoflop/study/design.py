@@ -10,19 +10,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from isoflop.config import LENGTHS, PARTS, DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+from isoflop.config import LENGTHS, PARTS, DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, part_from
 from isoflop.fields import of_their_types, positive
 from isoflop.flops import compute, train_steps
+from isoflop.lm.branch import branch
+from isoflop.lm.schedule import BRANCHES, stable_steps, warmup_length
 from isoflop.presets import preset
-from isoflop.record import Floats, Records
+from isoflop.study.rates import RATES, RateName
 
-DesignKind = Literal["isoflop", "grid"]
+DesignKind = Literal["isoflop", "grid", "trunk", "ladder"]
 TOLERANCE = 0.01
 """Largest relative distance between a run's FLOPs, or tokens, and what the design asks for."""
-EXPONENTS = (0.37, 0.7)
-"""Least and greatest exponent of N* that a recentred study follows: what one sweep gives under every count of N."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +46,13 @@ class Study:
     aspect: float | None = None
     """d_model over num_layers of every size; None: num_layers as it is."""
     widths: tuple[int, ...] = ()
-    """d_model of every run, `sizes` of them for each budget in turn, instead of the guess; of a grid, its widths."""
+    """d_model of every run, `sizes` of them for each budget in turn, instead of the guess; elsewhere, each."""
     lengths: tuple[float, ...] = ()
-    """Training tokens of a grid: every width is trained for each of them."""
+    """Training tokens of a grid or of trunks: every width is trained for each of them."""
+    ratios: tuple[float, ...] = ()
+    """Tokens per parameter of a ladder: every width is trained for each of them."""
+    rate: RateName = "given"
+    """Where each run's learning rate and batch come from: optim and train as they are, or Step Law."""
     recentre: bool = False
     """Centre each budget's sizes on what the finished budgets found, one budget after the other."""
     target_flops: float | None = None
@@ -77,11 +79,11 @@ class Study:
     def __post_init__(self) -> None:
         of_their_types(self)
         _CHECKS[self.design](self)
-        if min((*self.budgets, *self.lengths)) <= 0 or self.sizes < 1 or self.span <= 1 or self.tokens_per_param <= 0:
+        least = min(self.sizes, self.tokens_per_param, *self.budgets, *self.lengths, *self.ratios)
+        if least <= 0 or self.span <= 1:
             raise ValueError(
-                f"budgets={self.budgets}, lengths={self.lengths}, sizes={self.sizes} and "
-                f"tokens_per_param={self.tokens_per_param} "
-                f"must be positive, and span={self.span} above 1"
+                f"budgets={self.budgets}, lengths={self.lengths}, ratios={self.ratios}, sizes={self.sizes} and "
+                f"tokens_per_param={self.tokens_per_param} must be positive, and span={self.span} above 1"
             )
         positive(self, "cap_flops", "cap_hours", "cap_cost", "price_per_hour")
         if self.cap_cost is not None and self.price_per_hour is None:
@@ -103,7 +105,7 @@ class Study:
             ValueError: a field is missing or unknown.
         """
         try:
-            parts = {name: part(**value[name]) for name, part in PARTS.items()}
+            parts = {name: part_from(part, value[name]) for name, part in PARTS.items()}
             plain: dict[str, Any] = {
                 name: tuple(v) if isinstance(v, list) else v for name, v in value.items() if name not in PARTS
             }
@@ -142,10 +144,49 @@ def _check_grid(study: Study) -> None:
         raise ValueError("design=grid has no budgets, and so nothing to recentre; leave budgets and recentre out")
 
 
-_CHECKS: Mapping[DesignKind, Callable[[Study], None]] = {"isoflop": _check_isoflop, "grid": _check_grid}
+def _check_trunk(study: Study) -> None:
+    if not study.widths or len(study.lengths) < 2:
+        raise ValueError("design=trunk needs widths and two or more lengths, such as --widths 16 32 --lengths 3M 7M")
+    if BRANCHES.get(study.optim.schedule) != study.optim.schedule:
+        raise ValueError(
+            f"design=trunk cannot branch off schedule={study.optim.schedule}; give --schedule wsd or --schedule power"
+        )
+    if study.budgets or study.recentre:
+        raise ValueError("design=trunk has no budgets, and so nothing to recentre; leave budgets and recentre out")
+
+
+def _check_ladder(study: Study) -> None:
+    if not study.widths or not study.ratios:
+        raise ValueError(
+            "design=ladder needs widths and ratios (tokens per parameter), such as --widths 16 24 32 --ratios 20 40 80"
+        )
+    if study.target_flops is None:
+        raise ValueError("design=ladder climbs to a target; give --target-flops and --target-width, or [target]")
+    if study.budgets or study.lengths or study.recentre:
+        raise ValueError("a ladder's lengths follow from its ratios; leave budgets, lengths and recentre out")
+
+
+_CHECKS: Mapping[DesignKind, Callable[[Study], None]] = {
+    "isoflop": _check_isoflop,
+    "grid": _check_grid,
+    "trunk": _check_trunk,
+    "ladder": _check_ladder,
+}
 _VARYING = [("model", "d_model"), ("model", "num_layers"), ("data", "data"), *(("train", name) for name in LENGTHS)]
 DESIGN_FIELDS = frozenset(
-    {"design", "budgets", "sizes", "span", "tokens_per_param", "aspect", "widths", "lengths", "recentre"}
+    [
+        "design",
+        "budgets",
+        "sizes",
+        "span",
+        "tokens_per_param",
+        "aspect",
+        "widths",
+        "lengths",
+        "ratios",
+        "rate",
+        "recentre",
+    ]
 )
 TARGET_FIELDS = {"flops": "target_flops", "d_model": "target_width"}
 CAP_FIELDS = {"flops": "cap_flops", "hours": "cap_hours", "cost": "cap_cost", "price_per_hour": "price_per_hour"}
@@ -260,8 +301,11 @@ _UNITS = {"flops": "FLOPs", "tokens": "tokens"}
 def _run(study: Study, width: int, flops: float | None, data_sha256: str, *, tokens: int | None = None) -> RunConfig:
     layers = study.model.num_layers if study.aspect is None else max(1, round(width / study.aspect))
     model = replace(study.model, d_model=width, num_layers=layers)
-    train = replace(study.train, flops=None if flops is None else float(flops), tokens=tokens)
-    return RunConfig(model=model, data=study.data, optim=study.optim, train=train, data_sha256=data_sha256)
+    length = tokens if flops is None else flops / compute(model)
+    assert length is not None, "one of flops and tokens is given"
+    optim, train = RATES[study.rate](study.optim, study.train, model, length)
+    train = replace(train, flops=None if flops is None else float(flops), tokens=tokens)
+    return RunConfig(model=model, data=study.data, optim=optim, train=train, data_sha256=data_sha256)
 
 
 def isoflop(study: Study, data_sha256: str, centres: Mapping[float, float]) -> list[RunConfig]:
@@ -280,32 +324,33 @@ def grid(study: Study, data_sha256: str, centres: Mapping[float, float]) -> list
     return [_run(study, width, None, data_sha256, tokens=tokens) for tokens in lengths for width in study.widths]
 
 
-def next_centre(records: Records, budget: float) -> float | None:
-    """N where the next budget's optimum is expected: N* of the last one along the line through all that are smaller.
+def trunk(study: Study, data_sha256: str, centres: Mapping[float, float]) -> list[RunConfig]:
+    """A warmup–stable–decay run a width, and branches of it for the shorter lengths (arXiv:2405.18392).
 
-    N* of a budget is the bottom of a parabola in ln N, or the best size where that lies outside the sampled ones. Its
-    exponent is held within `EXPONENTS`, and is ½ until two budgets are known.
-
-    Returns:
-        None while no smaller budget has three complete runs.
+    A branch costs no more than its decay. All share one warm-up, that of the shortest, and one batch.
     """
-    found: list[tuple[float, float]] = []
-    for smaller in sorted({run.budget for run in records.runs if run.budget is not None and run.budget < budget}):
-        group = records.take([run.budget == smaller for run in records.runs])
-        if len(group) >= 3:
-            found.append((math.log(smaller), _best_size(np.log(group.N), group.L)))
-    if not found:
-        return None
-    C, N = np.array(found).T
-    slope = float(np.polyfit(C, N, 1)[0]) if len(C) > 1 else 0.5
-    low, high = EXPONENTS
-    return math.exp(N[-1] + min(high, max(low, slope)) * (math.log(budget) - C[-1]))
+    lengths = sorted(round(length) for length in study.lengths)
+    out = []
+    for width in study.widths:
+        whole = _run(study, width, None, data_sha256, tokens=lengths[-1])
+        # a length in tokens needs no count of the data
+        steps = [train_steps(whole.model, replace(whole.train, tokens=n), train_tokens=0) for n in lengths]
+        optim = replace(whole.optim, warmup_steps=warmup_length(whole.optim, steps[0]), warmup_fraction=0.0)
+        leaves = [stable_steps(optim, n) for n in steps]
+        whole = replace(whole, optim=optim, train=replace(whole.train, keep_steps=tuple(leaves)))
+        shared: dict[str, Any] = {"train_tokens": 0, "folder": f"../{whole.id}", "decay_fraction": optim.decay_fraction}
+        out.append(whole)
+        out += [branch(whole, step, tokens=n, **shared) for step, n in zip(leaves[:-1], lengths[:-1], strict=True)]
+    return out
 
 
-def _best_size(ln_n: Floats, losses: Floats) -> float:
-    bend, slope, _ = np.polyfit(ln_n, losses, 2)
-    bottom = -slope / (2 * bend) if bend > 0 else math.inf
-    return float(bottom if ln_n.min() < bottom < ln_n.max() else ln_n[losses.argmin()])
+def ladder(study: Study, data_sha256: str, centres: Mapping[float, float]) -> list[RunConfig]:
+    """Every width for each number of tokens per parameter, up to a target that is forecast (arXiv:2412.04403)."""
+    return [
+        _run(study, width, None, data_sha256, tokens=round(ratio * _compute_params(study, width)))
+        for ratio in study.ratios
+        for width in study.widths
+    ]
 
 
 def guessed_widths(study: Study, budget: float, *, centre: float | None = None) -> list[int]:
@@ -346,4 +391,6 @@ def _nearer(study: Study, width: int, grain: int, wanted: float) -> bool:
 DESIGNS: Mapping[str, Callable[[Study, str, Mapping[float, float]], list[RunConfig]]] = {
     "isoflop": isoflop,
     "grid": grid,
+    "trunk": trunk,
+    "ladder": ladder,
 }

@@ -20,6 +20,7 @@ from isoflop.study.failures import note, quarantined
 from isoflop.study.launch import EXECUTORS
 from isoflop.study.launch.event import PATIENCE, Event, Executor, cancel
 from isoflop.study.ledger import Ledger
+from isoflop.study.recentre import next_centre
 
 CENTRES = "centres.json"
 """N around which each budget's sizes lie, in the folder of a study that recentres."""
@@ -97,17 +98,20 @@ def plan(study: Study, folder: Path, *, targets: bool = False) -> list[Planned]:
 
 
 def waves(study: Study, folder: Path) -> Iterator[list[Planned]]:
-    """Yield the runs that may be trained together: all of them, or one budget after the other where each recentres.
+    """Yield the runs that may be trained together: trunks before their branches, budgets in turn where each recentres.
 
     A centre is written down before its budget is trained, and then stays: the runs of a study do not move.
     """
     if not study.recentre:
-        yield plan(study, folder)
+        planned = plan(study, folder)
+        for branches in (False, True):
+            if wave := [run for run in planned if (run.config.trunk is not None) is branches]:
+                yield wave
         return
     for budget in study.budgets:
         centres = _centres(folder)
         if budget not in centres and budget != study.budgets[0]:
-            known = design.next_centre(read_folder(folder), budget)
+            known = next_centre(read_folder(folder), budget)
             if known is not None:
                 write_json(folder / CENTRES, {repr(C): N for C, N in {**centres, budget: known}.items()})
         yield [run for run in plan(study, folder) if run.config.train.flops == budget]
@@ -186,5 +190,6 @@ def with_data(study: Study) -> Study:
 
 
 def _flops(config: RunConfig, train_tokens: int) -> float:
-    steps = train_steps(config.model, config.train, train_tokens=train_tokens)
+    """What a run will cost: of a branch, what comes after its trunk."""
+    steps = train_steps(config.model, config.train, train_tokens=train_tokens) - config.first_step
     return float(steps * config.train.batch_size * config.model.context_length * compute(config.model))

@@ -87,8 +87,10 @@ def price(planned: Sequence[Planned], speeds: Sequence[Speed], study: Study, *, 
                 steps=steps,
                 epochs=tokens / train_tokens,
                 memory=None if speed is None else speed.memory,
-                seconds=None if speed is None else _seconds(config, speed, steps),
-                warnings=tuple(_warnings(run, study, params=params, steps=steps, epochs=tokens / train_tokens)),
+                seconds=None if speed is None else _seconds(config, speed, steps - config.first_step),
+                warnings=tuple(
+                    _warnings(run, study, params=params, steps=steps, tokens=tokens, epochs=tokens / train_tokens)
+                ),
             )
         )
     return out
@@ -101,7 +103,7 @@ def _seconds(config: RunConfig, speed: Speed, steps: int) -> float:
     return speed.step * (steps + FORWARD * validation) + speed.rest
 
 
-def _warnings(run: Planned, study: Study, *, params: float, steps: int, epochs: float) -> list[str]:
+def _warnings(run: Planned, study: Study, *, params: float, steps: int, tokens: float, epochs: float) -> list[str]:
     out = []
     if epochs > MOST_REPEATS:
         out.append(f"repeats the data {epochs:.1f} times; beyond {MOST_REPEATS:.0f} a token is worth less each time")
@@ -109,7 +111,7 @@ def _warnings(run: Planned, study: Study, *, params: float, steps: int, epochs: 
         out.append(
             f"{steps} steps leave less than {run.config.optim.warmup_steps} for the warm-up; use smaller batches"
         )
-    away = params / math.sqrt(run.flops / (6 * study.tokens_per_param))
+    away = math.sqrt(params / tokens * study.tokens_per_param)  # of √(C / 6r) at C = 6ND
     if not 1 / FAR <= away <= FAR:
         out.append(f"N is {away:.2g} times the guessed optimum of its budget, and beyond ×/÷ {FAR:.0f} it says little")
     return out
@@ -180,10 +182,10 @@ def _trial(config: RunConfig) -> RunConfig:
     per_step = compute(config.model) * config.model.context_length * config.train.batch_size
     fewest, most = TRIAL_STEPS
     steps = min(most, max(fewest, round(TRIAL_FLOPS / per_step)))
-    train = replace(config.train, flops=None, tokens=None, epochs=None, steps=steps)
+    train = replace(config.train, flops=None, tokens=None, epochs=None, steps=steps, keep_steps=())
     # no evaluation or checkpoint on the way, and lines of the log in which to find the steady speed
     train = replace(train, eval_every=steps + 1, checkpoint_every=steps + 1, log_every=max(1, steps // 8))
-    return replace(config, train=train, data=replace(config.data, val_tokens=TRIAL_VAL_TOKENS))
+    return replace(config, train=train, trunk=None, data=replace(config.data, val_tokens=TRIAL_VAL_TOKENS))
 
 
 def _speed(folder: Path, wall: float) -> Speed:
