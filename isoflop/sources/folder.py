@@ -8,6 +8,8 @@ from isoflop.record import Record, Records
 
 TARGET = "target"
 """Folder of the runs that forecasts are judged by; a forecast that has seen them is none."""
+SHOWN = 3
+"""Runs that are named where none can be fitted."""
 
 
 def read_folder(path: Path) -> Records:
@@ -28,7 +30,7 @@ def read_folder(path: Path) -> Records:
         else:
             runs.append(Record.read(folder / "record.json"))
     if not runs:
-        said = f" ({'; '.join(left_out)})" if left_out else ""
+        said = f" ({'; '.join(left_out[:SHOWN])}{' and so on' if len(left_out) > SHOWN else ''})" if left_out else ""
         raise ValueError(f"{path} has no complete run{said}; train some, such as `isoflop study run FILE`")
     return Records(tuple(runs), source=str(path), convention="compute", left_out=tuple(left_out))
 
