@@ -30,14 +30,21 @@ def test_fit_recovers_the_law_and_writes_it(table: Path, tmp_path: Path, capsys)
     values = {name: p["value"] for name, p in printed["parameters"].items()}
     assert values == pytest.approx({"E": 2, "A": 400, "B": 900, "alpha": 0.35, "beta": 0.35}, rel=1e-4)
     assert (printed["law"], printed["runs"], printed["params_convention"]) == ("chinchilla", 28, "given")
-    assert printed["exponents"]["approach 3"]["a"]["value"] == pytest.approx(0.5, abs=1e-4)
-    assert printed["exponents"]["approach 2"]["a"]["value"] == pytest.approx(0.5, abs=1e-3)
+    found = {answer["approach"]: answer["a"]["value"] for answer in printed["approaches"]}
+    assert found["approach 3"] == pytest.approx(0.5, abs=1e-4) == found["variable projection"]
+    assert found["approach 2"] == pytest.approx(0.5, abs=1e-3)
+    assert printed["model_uncertainty"]["flops"] == pytest.approx(1e21)
+    assert printed["model_uncertainty"]["a"] == [min(found.values()), max(found.values())]
 
 
 def test_the_report_names_what_it_says(table: Path, tmp_path: Path, capsys) -> None:
     assert main(["fit", str(table), "--bootstrap", "50", "--out", str(tmp_path / "fit.json")]) == 0
     out = capsys.readouterr().out
-    assert "28 runs" in out and "identified" in out and "approach 2: N* ∝ C^0.5" in out
+    assert "28 runs" in out and "identified" in out and "approach 2           a = 0.50" in out
+    assert "N* at C = 1e+21 FLOPs, ten times the largest run; --at asks another" in out
+    assert "model uncertainty: a from 0." in out
+    assert main(["fit", str(table), "--bootstrap", "50", "--at", "1e22", "--out", str(tmp_path / "fit.json")]) == 0
+    assert "N* at C = 1e+22 FLOPs; 90 %" in capsys.readouterr().out
 
 
 def test_one_size_is_refused(tmp_path: Path, capsys) -> None:
@@ -59,7 +66,12 @@ def test_no_intervals_when_none_are_asked_for(table: Path, tmp_path: Path, capsy
     assert main(["fit", str(table), "--bootstrap", "0", "--out", out]) == 0
     assert "no interval" in capsys.readouterr().out
     assert main(["fit", str(table), "--bootstrap=-1", "--out", out]) == 2
-    assert "must be 0 (no intervals) or more" in capsys.readouterr().err
+    assert "must be 0 (no intervals) or 20 to 100000" in capsys.readouterr().err
+    for absurd in ("1", "10000000"):
+        assert main(["fit", str(table), "--bootstrap", absurd, "--out", out]) == 2
+        assert f"--bootstrap {absurd} must be 0" in capsys.readouterr().err
+    assert main(["fit", str(table), "--at", "-3", "--out", out]) == 2
+    assert "--at -3 must be a positive, finite number of FLOPs" in capsys.readouterr().err
 
 
 def test_a_single_run_is_no_source(tmp_path: Path, capsys) -> None:
@@ -97,9 +109,24 @@ def test_groups_are_drawn_together(table: Path, tmp_path: Path, capsys) -> None:
     assert "4 independent runs or trunks are too few" in capsys.readouterr().err
 
 
-def test_a_law_of_one_variable_has_no_exponents(table: Path, tmp_path: Path, capsys) -> None:
+def test_a_law_of_one_variable_has_no_optimum(table: Path, tmp_path: Path, capsys) -> None:
     args = ["fit", str(table), "--law", "power_C", "--bootstrap", "20", "--out", str(tmp_path / "fit.json")]
     assert main(args) == 0
-    assert "power_C does not tell N from D" in capsys.readouterr().out
+    assert "law='power_C' depends on C alone" in capsys.readouterr().out
     assert main([*args, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["exponents"] == {}
+    answers = {answer["approach"]: answer for answer in json.loads(capsys.readouterr().out)["approaches"]}
+    assert answers["approach 3"]["a"] is None and answers["approach 2"]["a"] is not None
+
+
+def test_columns_are_named_and_what_was_guessed_is_told(table: Path, tmp_path: Path, capsys) -> None:
+    text = table.read_text().replace("params,tokens,loss", "weights,n_tokens,val_loss")
+    (tmp_path / "odd.csv").write_text(text)
+    args = ["fit", str(tmp_path / "odd.csv"), "--bootstrap", "0", "--out", str(tmp_path / "fit.json")]
+    assert main(args) == 2
+    assert "has no column params" in capsys.readouterr().err
+    args += ["--params-column", "weights"]
+    assert main(args) == 0
+    said = "N from column weights, D from column n_tokens, C = 6ND, L from column val_loss"
+    assert f"note: {said}" in capsys.readouterr().out
+    assert main([*args, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == [said]

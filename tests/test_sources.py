@@ -91,9 +91,23 @@ def test_a_folder_gives_its_complete_runs_and_never_the_target(tmp_path: Path) -
     assert [run.id for run in records.runs] == ["a"]
     assert (records.left_out, records.convention) == (("b: diverged",), "compute")
     assert [run.id for run in read(tmp_path / "runs").runs] == ["a"]
+
+
+def test_a_folder_without_runs_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="has no complete run"):
+    with pytest.raises(ValueError, match=r"empty holds no runs; give a study's folder, or a file that is a table"):
         read(tmp_path / "empty")
+    (tmp_path / "empty" / "a.csv").write_text("x")
+    with pytest.raises(ValueError, match=r"holds no runs, but tables such as a\.csv; give"):
+        read(tmp_path / "empty")
+    for study in ("s1", "s2"):
+        for run in "abcde":
+            (tmp_path / "all" / study / "runs" / run).mkdir(parents=True)
+            (tmp_path / "all" / study / "runs" / run / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"all holds no runs itself, but .*/s1 does"):
+        read(tmp_path / "all")
+    with pytest.raises(ValueError, match=r"has no complete run \(a: not finished; .*c: not finished and so on\)"):
+        read(tmp_path / "all" / "s1")
 
 
 def test_what_is_not_there_or_of_no_known_kind_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from isoflop.cli.app import main
 from isoflop.law.fit import fit
 from isoflop.sources import read
-from isoflop.sources.table import Columns
+from isoflop.sources.columns import Columns
 
 SHARED = Path(os.environ.get("ISOFLOP_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -25,7 +25,8 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
     path = csv(tmp_path, "my n,toks,final,loss\n1e6,2e7,3.5,9\n")
     records = read(path, columns=Columns(params_column="my n", tokens_column="toks", loss_column="final"))
     assert (records.N[0], records.D[0], records.L[0]) == (1e6, 2e7, 3.5)
-    assert "N = my n, D = toks, C by C = 6ND, L = final" in records.source
+    assert records.notes == ("N from column my n, D from column toks, C = 6ND, L from column final",)
+    assert records.source == str(path)
     with pytest.raises(ValueError, match="has no column 'nope' to be its flops; it has my n, toks, final, loss"):
         read(path, columns=Columns(flops_column="nope"))
     assert main(["diagnose", str(path), "--params-column", "my n"]) == 2
@@ -38,7 +39,8 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
 )
 def test_a_table_says_how_it_counts_n(tmp_path: Path, word: str, convention: str) -> None:
     records = read(csv(tmp_path, f"N,D,L,param_convention\n1,2,3,{word}\n"))
-    assert records.convention == convention and f"N counted as {word}" in records.source
+    assert records.convention == convention
+    assert records.notes == (() if word == convention else (f"N is counted as {word}, in the table's own word",))
     assert records.under("given").N[0] == 1
 
 
@@ -58,7 +60,7 @@ def test_nanochats_results(tmp_path: Path) -> None:
     assert records.L[0] == pytest.approx(0.9 * math.log(2) * 4.5)
     assert (records.convention, records.N[0], records.under("body").N[0]) == ("total", 1e8, 4e7)
     assert (records.C[0], records.runs[0].budget) == (1e18, 1e18)
-    assert "bits per byte turned into nats per token" in records.source
+    assert "bits per byte (val_bpb) are turned into nats per token" in records.notes
     path = csv(tmp_path, "N,D,bpb,bytes_per_token\n1,2,1,4\n1,2,1,\n")
     with pytest.raises(ValueError, match="row 2: bytes_per_token is empty"):
         read(path)
@@ -90,6 +92,32 @@ def test_numbers_that_only_overflow_together_are_refused(tmp_path: Path) -> None
 def test_a_decimal_comma_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"row 2 has more cells than the first line has names; write 1\.5 for 1,5"):
         read(csv(tmp_path, "N,D,L\n1,2,3\n1,2,3,5\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "mark", "said"), [("t.csv", ";", "semicolons"), ("t.csv", "\t", "tabs"), ("t.tsv", "\t", None)]
+)
+def test_cells_may_lie_apart_otherwise(tmp_path: Path, name: str, mark: str, said: str | None) -> None:
+    (tmp_path / name).write_text("N;D;L\n1e6;2e7;3,5\n".replace(";", mark))
+    records = read(tmp_path / name)
+    assert (records.N[0], records.D[0], records.L[0]) == (1e6, 2e7, 3.5)
+    told = () if said is None else (f"its cells are separated by {said}",)
+    assert records.notes == (*told, "L 3,5 is read as 3.5")
+
+
+def test_numbers_as_people_write_them(tmp_path: Path) -> None:
+    records = read(csv(tmp_path, 'N,D,L\n70M,"1,000,000",3.5\n1.3e9,2B,3\n'))
+    assert list(records.N) == [7e7, 1.3e9] and list(records.D) == [1e6, 2e9]
+    assert "N 70M is read as 7e+07" in records.notes[0]
+    with pytest.raises(ValueError, match=r"row 2: D='1,234' may be 1234 or 1\.234; write it without the comma"):
+        read(csv(tmp_path, 'N,D,L\n70M,1e6,3.5\n70M,"1,234",3\n'))
+
+
+def test_rows_that_share_a_run_are_points_along_it(tmp_path: Path) -> None:
+    records = read(csv(tmp_path, "run,N,D,L\na,1,2,3\na,1,4,2\nb,2,2,3\n"))
+    assert [run.group for run in records.runs] == ["a", "a", "b"]
+    assert records.notes == ("the rows of one run are points along one run, and are drawn again together",)
+    assert [run.group for run in read(csv(tmp_path, "run,N,D,L\na,1,2,3\nb,1,4,2\n")).runs] == [None, None]
 
 
 def test_parquet(tmp_path: Path) -> None:

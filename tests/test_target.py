@@ -9,6 +9,8 @@ import pytest
 
 from isoflop.cli.target import WANTED, Wanted, asked, read_model, records_of, with_shape
 from isoflop.config import ModelConfig
+from isoflop.presets import preset
+from isoflop.cli.app import main
 from isoflop.flops import compute, params_by_convention
 from isoflop.presets import preset
 from tests.studies import write_study
@@ -93,3 +95,51 @@ def test_a_shape_starts_from_the_study_the_preset_or_the_file(tmp_path: Path) ->
 def test_a_fit_holds_its_runs(tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
     assert len(records_of(str(study / "fit.json"))) == len(records_of(str(study))) == 20
+
+
+def odd_table(path: Path) -> str:
+    """Four budgets of five sizes, whose N stands under a name that nobody guesses."""
+    rows = ["weights,n_tokens,val_loss"]
+    for C in (1e17, 1e18, 1e19, 1e20):
+        for factor in (0.25, 0.5, 1.0, 2.0, 4.0):
+            n = factor * (C / 60) ** 0.5
+            rows.append(f"{n},{C / 6 / n},{2 + 400 * n**-0.35 + 900 * (C / 6 / n) ** -0.35}")
+    path.write_text("\n".join(rows))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["fit", "T"],
+        ["diagnose", "T"],
+        ["predict", "T", "--params", "1e9", "--tokens", "1e12"],
+        ["optimal", "T", "--flops", "1e22"],
+        ["plan", "T", "--flops", "1e22"],
+        ["next", "T", "--flops", "1e20"],
+        ["backtest", "T"],
+        ["compare", "T", "T"],
+        ["lock", "T", "--params", "1e9", "--tokens", "1e12", "--out", "f.json"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_columns_are_named_in_every_command(command: list[str], tmp_path: Path, capsys) -> None:
+    args = [odd_table(tmp_path / "t.csv") if part == "T" else part for part in command]
+    assert main([*args, "--params-column", "weight"]) == 2
+    assert "has no column 'weight' to be its params; it has weights, n_tokens" in capsys.readouterr().err
+
+
+def test_what_was_guessed_goes_to_the_error_stream(tmp_path: Path, capsys) -> None:
+    table = odd_table(tmp_path / "t.csv")
+    args = ["predict", table, "--params", "1e9", "--tokens", "1e12", "--params-column", "weights", "--json"]
+    assert main(args) == 0
+    out, err = capsys.readouterr()
+    assert err == f"{table}: N from column weights, D from column n_tokens, C = 6ND, L from column val_loss\n"
+    assert json.loads(out)["loss"] == pytest.approx(2.33, abs=0.05)
+
+
+def test_a_fit_has_no_columns(tmp_path: Path, capsys) -> None:
+    study = write_study(tmp_path / "s")
+    command = ["optimal", str(study / "fit.json"), "--flops", "1e15", "--params-column", "n"]
+    assert main(command) == 2
+    assert "is a fit, which holds its runs already; leave --params-column out" in capsys.readouterr().err

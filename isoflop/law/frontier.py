@@ -126,7 +126,7 @@ def budgets(records: Records) -> dict[float, Int64[np.ndarray, "runs"]]:
     if np.isfinite(named).any():
         level = np.where(np.isfinite(named), levels(np.where(np.isfinite(named), named, np.inf), ROUNDED), -1)
         parts = [np.flatnonzero(level == i) for i in range(int(level.max()) + 1)]
-        return {float(np.exp(np.log(named[part]).mean())): part for part in parts}
+        return {float(np.median(named[part])): part for part in parts}
     level = levels(records.C)
     parts = [np.flatnonzero(level == i) for i in range(int(level.max()) + 1)]
     return {float(np.exp(np.log(records.C[part]).mean())): part for part in parts if _sizes(records.N[part]) >= 3}

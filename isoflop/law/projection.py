@@ -26,7 +26,7 @@ class Projection(NamedTuple):
 def project(
     ln_n: Float64[np.ndarray, "runs"], ln_d: Float64[np.ndarray, "runs"], loss: Float64[np.ndarray, "runs"]
 ) -> Projection:
-    """Return the least Σ(E + A·N^-α + B·D^-β − L)²: a grid of exponents that closes in."""
+    """Return the least Σ(E + A·N^-α + B·D^-β − L)²: a grid of exponents that closes in, then steps."""
     center = np.log(EXPONENTS).mean() * np.ones(2)
     half = float(np.ptp(np.log(EXPONENTS))) / 2
     count = 25
@@ -36,7 +36,9 @@ def project(
         cost, linear = _linear(alpha, beta, ln_n, ln_d, loss, np.ones((1, len(loss))))
         best = int(cost.argmin())
         center, half, count = np.log([alpha[best], beta[best]]), half * (0.25 if count == 25 else 0.6), 9
-    return Projection(alpha[[best]], beta[[best]], linear[[best]])
+    found = Projection(alpha[[best]], beta[[best]], linear[[best]])
+    # along a flat valley the grid may close in beside the bottom
+    return project_again(found, ln_n, ln_d, loss, np.ones((1, len(loss))))
 
 
 def project_again(
@@ -48,7 +50,7 @@ def project_again(
 ) -> Projection:
     """Return the optima of other weights, by damped Gauss-Newton steps of the exponents from this one."""
     exponents = np.log(np.repeat([[start.alpha[0], start.beta[0]]], len(weights), axis=0))
-    damping = np.full(len(weights), 1e-3)
+    damping = np.full(len(weights), 1e-4)
     cost, linear = _linear(np.exp(exponents[:, 0]), np.exp(exponents[:, 1]), ln_n, ln_d, loss, weights)
     for _ in range(STEPS if len(weights) else 0):
         step = _step(exponents, linear, damping, ln_n, ln_d, loss, weights)
@@ -58,9 +60,9 @@ def project_again(
         moved = np.abs(trial - exponents).max(1) * better
         exponents, cost = np.where(better[:, None], trial, exponents), np.where(better, there, cost)
         linear = np.where(better[:, None], found, linear)
-        damping = np.clip(damping * np.where(better, 0.2, 5.0), 1e-9, 1e6)
+        damping = np.clip(damping * np.where(better, 0.1, 10.0), 1e-12, 1e6)
         # far below what an interval of a few hundred draws can tell
-        if moved.max() < 1e-4 and (better | (damping > 1e-2)).all():
+        if moved.max() < 1e-5 and (better | (damping > 1e-2)).all():
             break
     return Projection(np.exp(exponents[:, 0]), np.exp(exponents[:, 1]), linear)
 

@@ -39,7 +39,11 @@ def read(source: str | Path, *, series: str | None = None, columns: Columns = GU
             )
         if series is not None:
             raise ValueError(f"series={series!r} picks rows of a table, but {source} is a folder; leave it out")
-        return read_npys(sorted(path.glob(PATTERN))) if any(path.glob(PATTERN)) else read_folder(path)
+        if any(path.glob(PATTERN)):
+            return read_npys(sorted(path.glob(PATTERN)))
+        if not any(any(path.glob(f"{above}{name}")) for above in ("", "*/", "runs/*/") for name in RUN_FILES):
+            raise ValueError(f"{path} {_holds(path)}; give a study's folder, or a file that is a table")
+        return read_folder(path)
     reader = SOURCES.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"{source} is of no known kind; it should end in one of {', '.join(SOURCES)}, or be a folder")
@@ -50,6 +54,17 @@ def _read_json(path: Path, series: str | None, columns: Columns) -> Records:
     return read_export(path) if is_export(path) else read_json_table(path, series, columns)
 
 
+def _holds(path: Path) -> str:
+    """Say what a folder without runs holds instead."""
+    if deeper := sorted({file.parents[1] for name in RUN_FILES for file in path.rglob(name)}):
+        study = deeper[0].parent if deeper[0].name == "runs" else deeper[0]
+        return f"holds no runs itself, but {study} does"
+    tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in SOURCES)
+    return f"holds no runs, but tables such as {tables[0]}" if tables else "holds no runs"
+
+
+RUN_FILES = ("record.json", "config.json")
+"""What a run's folder holds."""
 SOURCES: Mapping[str, Callable[[Path, str | None, Columns], Records]] = {
     ".csv": read_csv,
     ".tsv": read_csv,

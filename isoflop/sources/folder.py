@@ -9,6 +9,8 @@ from isoflop.sources.index import read_records
 
 TARGET = "target"
 """Folder of the runs that forecasts are judged by; a forecast that has seen them is none."""
+SHOWN = 3
+"""Runs that are named where none can be fitted."""
 
 
 def read_folder(path: Path) -> Records:
@@ -30,7 +32,7 @@ def read_folder(path: Path) -> Records:
         else:
             runs.append(records[name])
     if not runs:
-        said = f" ({'; '.join(left_out)})" if left_out else ""
+        said = f" ({'; '.join(left_out[:SHOWN])}{' and so on' if len(left_out) > SHOWN else ''})" if left_out else ""
         raise ValueError(f"{path} has no complete run{said}; train some, such as `isoflop study run FILE`")
     return Records(tuple(runs), source=str(path), convention="compute", left_out=tuple(left_out))
 

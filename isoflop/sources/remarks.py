@@ -26,7 +26,7 @@ def remarks(records: Records, rows: Sequence[Row], columns: Mapping[str, str], c
     told = [reading(columns)]
     if columns["loss"] == columns.get("bits_per_byte"):
         told.append(f"bits per byte ({columns['loss']}) are turned into nats per token")
-    if counted is not None:
+    if counted is not None and counted != records.convention:
         told.append(f"N is counted as {counted}, in the table's own word")
     told += [_written(rows, columns), _flops(records, columns), _loss(records)]
     return tuple(sentence for sentence in told if sentence is not None)
