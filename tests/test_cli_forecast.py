@@ -151,6 +151,11 @@ def test_score_tells_hits_misses_and_the_share(tmp_path: Path, capsys: pytest.Ca
     out = capsys.readouterr().out
     assert "a hit" in out and "a miss" in out and "1 of 2 inside" in out
     assert "`isoflop study run" in refused(capsys, "score", str(waiting))
+    path = miss / "forecast.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"inputs": {"gone.csv": "0"}}))
+    for places in ([str(miss)], [str(hit), str(miss)]):
+        assert main(["score", *places]) == 0
+        assert "1 of its 1 inputs have changed since, gone.csv first" in capsys.readouterr().out
     assert "speak of one forecast, but 2 are here" in refused(capsys, "score", str(hit), str(miss), "--measured", "2.0")
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json as json_module
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from isoflop.record import ParamConvention
 from isoflop.sources.columns import GUESSED, Columns
@@ -14,7 +15,7 @@ def diagnose(
     source: Positional[str],
     *,
     law: str = "chinchilla",
-    params: ParamConvention | None = None,
+    params: Annotated[ParamConvention | None, arg(name="params-count", aliases=("--params",))] = None,
     series: str | None = None,
     columns: Columns = GUESSED,
     json: bool = False,

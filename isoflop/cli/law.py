@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from isoflop.record import ParamConvention
 from isoflop.sources.columns import GUESSED, Columns
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def fit(
     source: Positional[str],
     *,
-    params: ParamConvention | None = None,
+    params: Annotated[ParamConvention | None, arg(name="params-count", aliases=("--params",))] = None,
     series: str | None = None,
     law: str = "chinchilla",
     objective: str = "huber",

@@ -133,12 +133,7 @@ def compare(
     Raises:
         ValueError: there are too few budgets or draws, none in common, or what is counted was not measured.
     """
-    if at is not None and not 0 < at < np.inf:
-        raise ValueError(f"at={at:g} must be a positive, finite number of {UNITS[per]}")
-    if replicates and replicates < FEWEST_DRAWS:
-        raise ValueError(
-            f"replicates={replicates} must be 0 (no interval), or {FEWEST_DRAWS} or more draws, such as 1000"
-        )
+    _check_wish(per, at, replicates)
     both = points(a, per), points(b, per)
     common = _common(*both)
     _check((a, b), both, common, floor)
@@ -169,6 +164,15 @@ def compare(
         verdict="",
     )
     return _judged(result, common, at)
+
+
+def _check_wish(per: Per, at: float | None, replicates: int) -> None:
+    if at is not None and not 0 < at < np.inf:
+        raise ValueError(f"at={at:g} must be a positive, finite number of {UNITS[per]}")
+    if replicates and replicates < FEWEST_DRAWS:
+        raise ValueError(
+            f"replicates={replicates} must be 0 (no interval), or {FEWEST_DRAWS} or more draws, such as 1000"
+        )
 
 
 def _common(a: Points, b: Points) -> list[tuple[int, int]]:
