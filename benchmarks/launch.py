@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import sysconfig
 import time
 from dataclasses import replace
@@ -54,6 +55,7 @@ def main() -> None:
     lost = drive.drive(planned, executor=args.executor, workers=args.workers, on_event=hear)
     ended = time.monotonic()
     records = [run.record for run in planned]
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     steps = sum(record.measured["seconds"] for record in records if record)
     complete = sum(record is not None and record.status == "complete" for record in records)
     told = {
@@ -64,6 +66,8 @@ def main() -> None:
         "seconds_to_first_run": first[0] - began,
         "training_seconds_per_run": steps / args.runs,
         "seconds_per_run_beyond_training": (args.workers * (ended - first[0]) - steps) / args.runs,
+        # all of a run and its share of the workers' start: what a busy machine does not change
+        "cpu_seconds_per_run": (used.ru_utime + used.ru_stime) / args.runs,
         "load": os.getloadavg()[0],
     }
     print(json.dumps({name: round(value, 4) for name, value in told.items()}))
