@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
+from isoflop.cli.app import main
 from isoflop.cli.target import WANTED, Wanted, asked, read_model, records_of, with_shape
 from isoflop.config import ModelConfig
-from isoflop.presets import preset
-from isoflop.cli.app import main
 from isoflop.flops import compute, params_by_convention
 from isoflop.presets import preset
 from tests.studies import write_study

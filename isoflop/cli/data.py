@@ -7,12 +7,13 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from tyro.conf import Positional
 
-from isoflop.data.readers import Format
+from isoflop.data.readers import Reading
 
 
 def data(
@@ -25,10 +26,7 @@ def data(
     val_fraction: float = 0.1,
     seed: int = 0,
     include: str = "*",
-    format: Format | None = None,
-    text_field: str | None = None,
-    separator: str | None = None,
-    skip_broken: bool = False,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
     max_bytes: int | None = None,
     deduplicate: bool = True,
     workers: int = 2,
@@ -51,10 +49,7 @@ def data(
         val_fraction: Part of the documents held out for validation.
         seed: Decides which documents are held out.
         include: Glob that files in a folder must match, such as "*.py".
-        format: How files are read; None: as each one's suffix says.
-        text_field: Field or column that holds the text; None: text, or else content.
-        separator: Text between the documents of a text file, \\n for a line end; None: a file is one document.
-        skip_broken: Count and leave out broken lines and the rest of damaged files, instead of stopping at the first.
+        reading: How files are read.
         max_bytes: Stop after so much text, such as 1G; None: read all.
         deduplicate: Keep only the first of equal documents.
         workers: Threads that encode.
@@ -64,17 +59,9 @@ def data(
     from isoflop.data.build import Recipe, build
     from isoflop.data.corpus import Corpus
 
-    cut_at = None if separator is None else separator.replace("\\n", "\n")
-    corpus = Corpus(
-        sources=sources,
-        include=include,
-        format=format,
-        text_field=text_field,
-        separator=cut_at,
-        skip_broken=skip_broken,
-        max_bytes=max_bytes,
-        deduplicate=deduplicate,
-    )
+    if reading.separator is not None:
+        reading = replace(reading, separator=reading.separator.replace("\\n", "\n"))
+    corpus = Corpus(sources=sources, include=include, max_bytes=max_bytes, deduplicate=deduplicate, **asdict(reading))
     recipe = Recipe(
         corpus=corpus,
         tokenizer=tokenizer,

@@ -48,13 +48,13 @@ class Reading:
     """How files are read."""
 
     format: Format | None = None
-    """None: as the file's suffix says."""
+    """How files are read; None: as each one's suffix says."""
     text_field: str | None = None
-    """Field or column that holds the text; None: one of TEXT_FIELDS."""
+    """Field or column that holds the text; None: text, or else content."""
     separator: str | None = None
-    """Text between the documents of a text file; None: a file is one document."""
+    """Text between the documents of a text file, \\n for a line end; None: a file is one document."""
     skip_broken: bool = False
-    """Count and leave out broken lines and the rest of damaged files, instead of refusing them."""
+    """Count and leave out broken lines and the rest of damaged files, instead of stopping at the first."""
 
 
 Reader = Callable[[File, Reading, Tally], Iterator[Document]]

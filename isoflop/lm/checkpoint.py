@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import shutil
 from collections.abc import Collection, Iterator, Mapping
@@ -16,6 +18,11 @@ from isoflop.files import read_json, sha256, sync_folder, write_bytes, write_jso
 
 Tensors = Mapping[str, Mapping[str, Tensor]]
 log = logging.getLogger(__name__)
+
+MANIFEST, STATE, WEIGHTS = "manifest.json", "state.json", ".safetensors"
+
+AGAIN = "-again"
+"""Ends the name of a checkpoint that takes the place of one of the same step."""
 
 
 @dataclass(frozen=True)
@@ -33,25 +40,24 @@ class Checkpoint:
 def save(run: Path, checkpoint: Checkpoint, *, keep_last: int, keep_steps: Collection[int] = ()) -> Path:
     """Publish a checkpoint of a run as a whole, then remove all but the newest `keep_last` and those of `keep_steps`.
 
+    None is removed before the new one was read back and is sound.
+
     Raises:
         OSError: the disk is full, say; the older checkpoints are as they were and nothing half-written stays.
     """
     final = run / "checkpoints" / f"step-{checkpoint.step:08d}"
+    for killed in final.parent.glob(".step-*"):
+        shutil.rmtree(killed)
     beside = final.with_name(f".{final.name}")
-    shutil.rmtree(beside, ignore_errors=True)
     try:
-        for name, data in packed(checkpoint):
-            write_bytes(beside / f"{name}.safetensors", data)
-        write_json(beside / "state.json", {"step": checkpoint.step, **checkpoint.state})
-        write_json(beside / "manifest.json", {path.name: sha256(path) for path in sorted(beside.iterdir())})
-        sync_folder(beside)
-        if final.exists():
-            shutil.rmtree(final)
-        beside.rename(final)
-        sync_folder(final.parent)
+        _write(beside, checkpoint)
+        _publish(beside, final)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
+    if damaged := _damaged(final):
+        log.warning("checkpoint %s was just written, but %s; older ones are kept", final, damaged)
+        return final
     for old in _published(run)[keep_last:]:
         if _step(old) not in keep_steps:
             shutil.rmtree(old)
@@ -66,13 +72,39 @@ def packed(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
         yield name, safetensors.torch.save(whole)
 
 
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    state = {"step": checkpoint.step, **checkpoint.state}
+    manifest = {STATE: _digest(data := json.dumps(state, indent=2, allow_nan=False).encode())}
+    write_bytes(folder / STATE, data)
+    for name, data in packed(checkpoint):
+        # of the bytes in memory: a disk that returns others is then found out
+        manifest[name + WEIGHTS] = _digest(data)
+        write_bytes(folder / (name + WEIGHTS), data)
+    write_json(folder / MANIFEST, manifest)
+    sync_folder(folder)
+
+
+def _publish(beside: Path, final: Path) -> None:
+    """Rename; where the step is there already, it goes only once the new one stands under a name that counts."""
+    there = final.exists()
+    published = final.with_name(f"{final.name}{AGAIN}") if there else final
+    if there and published.exists():
+        shutil.rmtree(published)
+    beside.rename(published)
+    sync_folder(final.parent)
+    if there:
+        shutil.rmtree(final)
+        published.rename(final)
+        sync_folder(final.parent)
+
+
 def load_newest(run: Path) -> Checkpoint | None:
     """Read the newest checkpoint whose checksums hold; None where there is none. Damaged ones are named in the log."""
     for folder in _published(run):
-        if damaged := _damaged(folder):
-            log.warning("checkpoint %s is damaged (%s); using an older one", folder, damaged)
-            continue
-        return _read(folder)
+        try:
+            return _read(folder)
+        except (ValueError, OSError) as error:
+            log.warning("checkpoint %s is damaged (%s); using an older one", folder, error)
     return None
 
 
@@ -108,19 +140,44 @@ def _published(run: Path) -> list[Path]:
 
 
 def _step(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))
+    return int(folder.name.removeprefix("step-").removesuffix(AGAIN))
 
 
-def _read(folder: Path) -> Checkpoint:
-    state = read_json(folder / "state.json")
-    tensors = {path.stem: safetensors.torch.load(path.read_bytes()) for path in folder.glob("*.safetensors")}
-    return Checkpoint(step=state.pop("step"), tensors=tensors, state=state)
+def _manifest(folder: Path) -> dict[str, str]:
+    """Return the checksum of each file of a checkpoint.
+
+    Raises:
+        ValueError: a file is missing, or one too many, or this is no checkpoint.
+    """
+    manifest: Any = read_json(folder / MANIFEST)
+    there = {path.name for path in folder.iterdir()} - {MANIFEST}
+    if not isinstance(manifest, dict) or set(manifest) != there or STATE not in there or len(there) < 2:
+        raise ValueError(f"{MANIFEST} does not list the files that are there, {', '.join(sorted(there)) or 'none'}")
+    return manifest
 
 
 def _damaged(folder: Path) -> str | None:
     try:
-        manifest = read_json(folder / "manifest.json")
-        wrong = [name for name, digest in manifest.items() if sha256(folder / name) != digest]
-    except (OSError, ValueError, AttributeError) as error:
+        wrong = [name for name, digest in _manifest(folder).items() if sha256(folder / name) != digest]
+    except (ValueError, OSError) as error:
         return str(error)
     return f"the content of {', '.join(wrong)} has changed" if wrong else None
+
+
+def _read(folder: Path) -> Checkpoint:
+    """Read a checkpoint; the bytes that are used are those that were checked."""
+    state: dict[str, Any] = {}
+    tensors = {}
+    for name, digest in _manifest(folder).items():
+        content = (folder / name).read_bytes()
+        if _digest(content) != digest:
+            raise ValueError(f"the content of {name} has changed")
+        if name == STATE:
+            state = json.loads(content)
+        else:
+            tensors[name.removesuffix(WEIGHTS)] = safetensors.torch.load(content)
+    return Checkpoint(step=state.pop("step"), tensors=tensors, state=state)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
