@@ -87,6 +87,30 @@ def test_transformers_computes_the_same(name: str, hf: Any, tmp_path: Path) -> N
     assert greedy[0, 6:].tolist() == generate(model, prompt, max_tokens=more, temperature=0)
 
 
+CARRIED: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama, grown heads": (
+        "llama",
+        {"parametrization": "mup", "base_width": 8, "base_head_size": 2, "num_kv_heads": 2},
+    ),
+    "llama, tied": ("llama", {"tied_head": True, "parametrization": "mup", "base_width": 8, "alpha_in": 3.0}),
+    "gpt2, deep": ("gpt", {"parametrization": "completep", "base_width": 8, "base_depth": 1, "alpha_out": 2.0}),
+    "gpt2, untied": ("gpt", {"tied_head": False, "alpha_in": 2.0, "alpha_out": 0.5}),
+}
+"""Models with factors in the forward pass."""
+
+
+@pytest.mark.parametrize("name", CARRIED)
+def test_factors_of_a_parametrization_go_into_the_weights(name: str, tmp_path: Path) -> None:
+    kind, changes = CARRIED[name]
+    model = save_run(tmp_path / "run", preset(kind, **{**TINY, **changes}))
+    export(tmp_path / "run", tmp_path / "out")
+    import_model(tmp_path / "out", tmp_path / "back")
+    config, plain = load_model(tmp_path / "back")
+    assert config.model.parametrization == "standard" and config.model.alpha_in == 1.0
+    ids = random_ids(config.model)
+    torch.testing.assert_close(logits(plain, ids), logits(model, ids), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_there_and_back_is_the_same_run(name: str, tmp_path: Path) -> None:
     kind, changes = SHAPES[name]

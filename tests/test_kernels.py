@@ -146,7 +146,9 @@ def test_tabled_gelu_is_torchs_for_every_bf16_number() -> None:
     torch.testing.assert_close(mine.grad, exact.grad.bfloat16(), rtol=0, atol=0, equal_nan=True)
 
 
-def plain_attention(qkv: Tensor, angles: Angles | None, kv_heads: int, dropout: float = 0.0) -> Tensor:
+def plain_attention(
+    qkv: Tensor, angles: Angles | None, kv_heads: int, dropout: float = 0.0, scale: float | None = None
+) -> Tensor:
     """The definition: all scores at once, the future masked."""
     heads, seq = qkv.shape[2] - 2 * kv_heads, qkv.shape[1]
     q, k, v = qkv.split([heads, kv_heads, kv_heads], 2)
@@ -154,7 +156,7 @@ def plain_attention(qkv: Tensor, angles: Angles | None, kv_heads: int, dropout: 
         q, k = plain_rotation(q, *angles), plain_rotation(k, *angles)
     q = q.unflatten(2, (kv_heads, -1)).permute(0, 2, 3, 1, 4)
     k, v = (x.permute(0, 2, 1, 3)[:, :, None] for x in (k, v))
-    scores = q @ k.transpose(-1, -2) / math.sqrt(qkv.shape[-1])
+    scores = q @ k.transpose(-1, -2) * (qkv.shape[-1] ** -0.5 if scale is None else scale)
     weights = scores.masked_fill(torch.ones(seq, seq).triu(1).bool(), -math.inf).softmax(-1)
     if dropout:
         shape = weights.shape
@@ -171,6 +173,15 @@ def attention_gradients(call: Callable[..., Tensor], qkv: Tensor, out_grad: Tens
 
 SHAPES = [(1, 1, 8), (2, 1, 16), (4, 2, 64), (6, 6, 10), (2, 2, 128), (1, 1, 3)]
 """Query heads, kv heads, head size."""
+
+
+def test_block_attention_takes_another_scale() -> None:
+    torch.manual_seed(0)
+    qkv, grad, angles = torch.randn(2, 20, 8, 16), torch.randn(2, 20, 4, 16), rope_angles(20, 16)
+    ours = attention_gradients(block_attention, qkv, grad, angles, 2, 0.0, 0.7)
+    plain = attention_gradients(plain_attention, qkv, grad, angles, 2, 0.0, 0.7)
+    for mine, theirs in zip(ours, plain, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("seq", [1, 50, BLOCK_ROWS, 2 * BLOCK_ROWS + 37])

@@ -65,8 +65,9 @@ def test_a_run_learns_and_its_record_adds_up(make_run: MakeRun) -> None:
         {"optim": {"optimizer": "muon"}},
         {"optim": {"optimizer": "sgd"}, "precision": "bf16"},
         {"model": {"norm": "rmsnorm", "norm_gain": True, "mlp": "swiglu", "tied_head": False, "position": "learned"}},
+        {"model": {"parametrization": "completep", "base_width": 8, "base_depth": 1, "norm_bias": True}},
     ],
-    ids=["dropout", "bf16", "bf16 dropout", "autocast", "accumulation", "muon", "sgd", "llama-like"],
+    ids=["dropout", "bf16", "bf16 dropout", "autocast", "accumulation", "muon", "sgd", "llama-like", "completep"],
 )
 def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(make_run: MakeRun, settings: dict) -> None:
     whole, broken = make_run(out="whole", steps=8, **settings), make_run(out="broken", steps=8, **settings)

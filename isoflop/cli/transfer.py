@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isoflop.architecture import ParametrizationKind
+from isoflop.architecture import BASES, ParametrizationKind
 from isoflop.config import DataConfig, OptimConfig, RunConfig, TrainConfig
 from isoflop.presets import PresetName
 from isoflop.presets import preset as preset_model
@@ -51,7 +51,7 @@ def coordcheck(
     Args:
         parametrization: Which to check; standard, the control, always is.
         widths: d_model; the first is the base model's.
-        depths: num_layers; the first is the base model's. Give none with `--depths` alone.
+        depths: num_layers; the first is the base model's. One depth alone is not checked, but kept.
         seeds: Models of each size.
         preset: Model whose width and depth are varied; small is meant for widths of 16 to 512.
         model_config: JSON file with the fields of another model, or a run's config.json.
@@ -76,7 +76,8 @@ def coordcheck(
     base = replace(run, model=replace(run.model, d_model=widths[0], num_layers=(*depths, run.model.num_layers)[0]))
     names: list[ParametrizationKind] = list(dict.fromkeys(("standard", *parametrization)))
     tasks: list[tuple[ParametrizationKind, Any, tuple[int, ...]]] = [(name, "width", widths) for name in names]
-    tasks += [(name, "depth", depths) for name in names if depths and name != "mup"]
+    deep: list[ParametrizationKind] = [name for name in names if "base_depth" in BASES[name]]
+    tasks += [(name, "depth", depths) for name in ("standard", *deep) if deep and len(depths) > 1]
     checked = []
     with _bar(sum(len(sizes) for *_, sizes in tasks) * seeds, quiet=json) as advance:
         for name, axis, sizes in tasks:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,14 +78,14 @@ def _activations(config: RunConfig) -> list[dict[str, float]]:
     def watch(run: Run) -> None:
         model = run.model
 
-        def note(place: str, first: bool, module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
+        def note(place: str, first: bool, module: nn.Module, inputs: tuple[Any, ...], out: Tensor) -> None:
             if not module.training:
                 return
             if first:
                 steps.append({})
             steps[-1][place] = steps[-1][LAST] = float(out.detach().abs().mean())
 
-        def note_logits(module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
+        def note_logits(module: nn.Module, inputs: tuple[Any, ...], out: Tensor) -> None:
             if module.training:
                 with torch.no_grad():
                     logits = linear(out * model.factors.logits, model.readout)

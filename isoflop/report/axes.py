@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,7 +52,7 @@ def picture(draw: Callable[[Axes], Axes], lang: Lang = "en") -> bytes:
 
 
 def panels(draws: Sequence[Callable[[Axes], Axes]], lang: Lang = "en") -> bytes:
-    """Draw several figures side by side that share their vertical axis, as PNG.
+    """Draw figures in rows of up to three that share their vertical axis, as PNG.
 
     Raises:
         ValueError: Chinese is asked for and no font has it.
@@ -60,9 +61,13 @@ def panels(draws: Sequence[Callable[[Axes], Axes]], lang: Lang = "en") -> bytes:
     style: dict[Any, Any] = {**STYLE, "font.family": fonts}
     buffer = io.BytesIO()
     with mpl.rc_context(style), _quiet_fonts():
-        figure = Figure(figsize=(8 if len(draws) == 1 else 5 * len(draws), 5), dpi=200, layout="constrained")
-        for draw, ax in zip(draws, figure.subplots(1, len(draws), sharey=True, squeeze=False)[0], strict=True):
-            draw(ax)
+        rows, columns = -(-len(draws) // 3), min(len(draws), 3)
+        figure = Figure(
+            figsize=(8 if columns == 1 else 5 * columns, 5 if rows == 1 else 4 * rows), dpi=200, layout="constrained"
+        )
+        axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+        for draw, ax in zip_longest(draws, axes):
+            draw(ax) if draw else ax.remove()
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 

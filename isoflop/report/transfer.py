@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator
 
 from isoflop.law.transfer import Coordinates, Size, Transfer
 from isoflop.report.axes import GREY, log_axis, shades
@@ -28,11 +29,10 @@ def activations(measured: Coordinates, ax: Axes, lang: Lang = "en") -> Axes:
         ax.plot(measured.sizes, values[:, 0], ":", color=colour, alpha=0.6, linewidth=1.5)
         ax.plot(measured.sizes, values[:, -1], f"{MARKERS[i % len(MARKERS)]}-", color=colour, label=label)
     log_axis(ax, "x", min(measured.sizes) / 1.15, max(measured.sizes) * 1.15)
-    low, high = ax.get_ylim()[0], ax.get_ylim()[1]
-    drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines()])
-    low, high = min(drawn.min(), low if low > 0 else math.inf), max(drawn.max(), high)
-    log_axis(ax, "y", low / 1.3, high * 1.3, write=lambda value: f"{value:.3g}")
-    title = f"{measured.parametrization}: {_say('after', lang).format(updates=len(last) - 1)}"
+    ax.xaxis.set_major_locator(FixedLocator([float(size) for size in measured.sizes]))
+    low, high = _joined(ax, float(measured.activations.min()) / 1.3, float(measured.activations.max()) * 1.3)
+    log_axis(ax, "y", low, high, write=lambda value: f"{value:g}")
+    title = f"{measured.parametrization}: {_say('after', lang).format(updates=len(measured.slopes) - 1)}"
     ax.set(xlabel=_say(measured.axis, lang), ylabel=_say("activation", lang), title=title)
     ax.legend(title=_say("slope", lang), loc="best")
     return ax
@@ -50,14 +50,19 @@ def rates(found: Transfer, ax: Axes, lang: Lang = "en") -> Axes:
         ax.plot([size.best], [min(size.losses)], "*", color=shade(_order(size)), markersize=16)
     ax.axvline(found.rate, color=GREY, linestyle="--", linewidth=1.5, label=_say("carried", lang))
     tried = found.sizes[0].rates
-    log_axis(ax, "x", tried[0] / 1.2, tried[-1] * 1.2, write=lambda value: f"{value:.3g}")
-    finite = np.array([loss for size in found.sizes for loss in size.losses if math.isfinite(loss)])
-    low, high = ax.get_ylim() if ax.get_lines() and ax.get_shared_y_axes().get_siblings(ax)[1:] else (math.inf, 0.0)
-    top = min(finite.max(), finite.min() + SPREAD) + 0.05
-    ax.set_ylim(min(low, finite.min() - 0.05), max(high, top) if math.isfinite(low) else top)
+    log_axis(ax, "x", tried[0] / 1.2, tried[-1] * 1.2, write=lambda value: f"{value:g}")
+    ax.xaxis.set_major_locator(FixedLocator(list(tried)))
+    finite = [loss for size in found.sizes for loss in size.losses if math.isfinite(loss)]
+    ax.set_ylim(_joined(ax, min(finite) - 0.05, min(max(finite), min(finite) + SPREAD) + 0.05))
     ax.set(xlabel=_say("rate", lang), ylabel=_say("loss", lang), title=found.parametrization)
     ax.legend(title="d_model × num_layers" if several else "d_model", loc="best")
     return ax
+
+
+def _joined(ax: Axes, low: float, high: float) -> tuple[float, float]:
+    """Widen limits to those of the panels beside, whose vertical axis is the same."""
+    drawn = [other.get_ylim() for other in ax.get_shared_y_axes().get_siblings(ax) if other is not ax and other.lines]
+    return min([low, *(ends[0] for ends in drawn)]), max([high, *(ends[1] for ends in drawn)])
 
 
 def _order(size: Size) -> float:
