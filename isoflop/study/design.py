@@ -171,22 +171,9 @@ _CHECKS: Mapping[DesignKind, Callable[[Study], None]] = {
     "ladder": _check_ladder,
 }
 _VARYING = [("model", "d_model"), ("model", "num_layers"), ("data", "data"), *(("train", name) for name in LENGTHS)]
-DESIGN_FIELDS = frozenset(
-    [
-        "design",
-        "budgets",
-        "sizes",
-        "span",
-        "tokens_per_param",
-        "aspect",
-        "widths",
-        "lengths",
-        "ratios",
-        "rate",
-        "recentre",
-    ]
-)
+STUDY_FIELDS = frozenset({"name", "source", "tokenizer"})
 TARGET_FIELDS = {"flops": "target_flops", "d_model": "target_width"}
+DESIGN_FIELDS = frozenset(f.name for f in fields(Study)) - STUDY_FIELDS - {*TARGET_FIELDS.values(), *PARTS}
 
 
 def read_study(path: Path, **changes: Any) -> Study:
@@ -209,7 +196,7 @@ def read_study(path: Path, **changes: Any) -> Study:
 def study_from_tables(tables: Mapping[str, Any], *, where: str, **changes: Any) -> Study:
     """Build a study from the tables of its file."""
     known = {
-        "study": frozenset({"name", "source", "tokenizer"}),
+        "study": STUDY_FIELDS,
         "design": DESIGN_FIELDS,
         "target": frozenset(TARGET_FIELDS),
         **{part: frozenset(f.name for f in fields(config)) for part, config in PARTS.items()},
