@@ -37,7 +37,7 @@ WAYS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGKILL)
 TIMED = {"seconds", "tokens_per_second", "peak_memory_bytes"}
 """What a record measures of the machine, not of the run."""
 FORK = multiprocessing.get_context("fork")
-MODES: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16", "bf16 (autocast)": "autocast"}
+MODES: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16", "autocast": "autocast"}
 
 
 @dataclass
@@ -54,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--schedules", type=int, default=20, help="of each precision")
     parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -62,8 +63,8 @@ def main() -> None:
     chance = random.Random(args.seed)
     print(f"load {os.getloadavg()[0]:.1f}; {args.schedules} schedules of one to three stops for each precision")
     failed = False
-    for mode, precision in MODES.items():
-        outcome = measure(args.out, precision, schedules=args.schedules, steps=args.steps, chance=chance)
+    for mode in args.modes:
+        outcome = measure(args.out, MODES[mode], schedules=args.schedules, steps=args.steps, chance=chance)
         ways = ", ".join(f"{count} {name}" for name, count in sorted(outcome.stops.items()))
         equal = outcome.schedules - len(outcome.different)
         print(f"{mode}: {equal} of {outcome.schedules} equal bit for bit; stops: {ways}", flush=True)

@@ -117,7 +117,8 @@ def test_a_dry_run_tells_what_a_run_is_and_writes_nothing(
     token_folder: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.setattr(dry_run, "TRIAL_SECONDS", 0.05)
-    args = ["train", "--data", str(token_folder), *TINY, "--steps", "400", "--out", str(tmp_path / "runs"), "--dry-run"]
+    out = ["--out", str(tmp_path / "runs"), "--dry-run"]
+    args = ["train", "--data", str(token_folder), *TINY, "--steps", "400", *out]
     assert main(args) == 0
     said = capsys.readouterr().out
     assert "parameters (body 1,536, embedding 2,048)" in said and "nothing was written; without --dry-run" in said
