@@ -109,8 +109,7 @@ class OptimConfig:
     @property
     def rule(self) -> str:
         """Where the peak rate comes from, in words."""
-        given = f"lr={self.lr:g}" if self.lr_width is None else f"lr={self.lr:g}·{self.lr_width}/d_model"
-        return self.rate_rule or f"given, {given}"
+        return self.rate_rule or f"lr={self.lr:g}" + (f"·{self.lr_width}/d_model" if self.lr_width else "")
 
     def peak_lr(self, d_model: int) -> float:
         """Peak learning rate of a model of this width (`ModelConfig.rate_width`)."""
@@ -216,15 +215,13 @@ class RunConfig:
     def id(self) -> str:
         """Name of the run's folder: width, depth, and ten digits of the hash of everything that decides its result."""
         known = {part: _hashed(getattr(self, part)) for part in PARTS} | {"data_sha256": self.data_sha256}
-        if self.trunk is not None:
-            known["trunk"] = _identity(self.trunk)
+        known |= {} if self.trunk is None else {"trunk": _identity(self.trunk)}
         digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
         return f"d{self.model.d_model}-l{self.model.num_layers}-{digest[:10]}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for config.json."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return plain
+        return dict(json.loads(json.dumps(asdict(self))))
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> RunConfig:

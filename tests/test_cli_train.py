@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from isoflop.cli import dry_run
 from isoflop.cli import train as cli
 from isoflop.cli.app import main
 from isoflop.config import read_run
+from isoflop.lm.train import train as train_run
 
 TINY = ["--preset", "small", "--d_model", "8", "--context-length", "16", "--batch_size", "2", "--val_tokens", "256"]
 
@@ -55,6 +57,12 @@ def test_a_raw_file_of_the_course_trains_as_it_is(tmp_path: Path, capsys) -> Non
         (["--steps", "3", "--context_length", "99999999"], "less than one context of 99999999"),
         (["--steps", "3", "--core", "4096"], "core=4096 is no CPU core of this machine"),
         (["--steps", "3", "--threads", "0"], "threads=0 must be at least 1"),
+        (["--steps", "3", "--core", "-1"], "core=-1 is no CPU core of this machine"),
+        (["--flops", "inf"], "flops=inf must be positive and finite"),
+        (["--steps", "0"], "steps=0 must be positive"),
+        (["--steps", "3", "--lr", "nan"], "lr=nan must be positive and finite"),
+        (["--steps", "3", "--weight-decay", "nan"], "must not be negative or infinite"),
+        (["--steps", "3", "--decay-to", "5k"], "a branch needs both --from DIR@STEP and --decay-to TOKENS"),
     ],
 )
 def test_runs_that_cannot_be_are_refused(
@@ -90,3 +98,64 @@ def test_lack_of_memory_is_told_with_the_peak() -> None:
     for error in (torch_says.value, MemoryError("no more"), torch.OutOfMemoryError("CUDA out of memory")):
         assert re.match(r"out of memory at a peak of \d+\.\d\d GB: ", cli._failure(error)), error
     assert cli._failure(ValueError("two\n lines")) == "ValueError: two lines"
+
+
+@pytest.fixture
+def trunk(token_folder: Path, tmp_path: Path) -> Path:
+    schedule = ["--schedule", "constant", "--warmup-steps", "2", "--keep-steps", "4"]
+    args = ["train", "--data", str(token_folder), *TINY, *schedule, "--steps", "8", "--out", str(tmp_path / "runs")]
+    assert main([*args, "--json"]) == 0
+    return next((tmp_path / "runs").iterdir())
+
+
+def test_a_branch_leaves_a_run_and_goes_on_as_any_other(trunk: Path, capsys) -> None:
+    args = ["--decay-to", "384", "--out", str(trunk.parent.parent / "branches"), "--json"]
+    capsys.readouterr()
+    assert main(["train", "--from", f"{trunk}@4", *args]) == 0
+    said = capsys.readouterr()
+    record = json.loads(said.out)
+    assert (record["group"], record["tokens"], record["measured"]["spent_tokens"]) == (trunk.name, 384, 256)
+    assert f"branches off {trunk.name} at step 4 of 12" in said.err
+    assert main(["train", str(trunk.parent.parent / "branches" / record["id"]), "--json"]) == 0
+    assert main(["train", "--from", str(trunk), *args]) == 0  # the newest checkpoint: step 8
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["measured"]["spent_tokens"] == 128
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--from", "{trunk}@5"], "has no checkpoint of step 5; it has those of steps 4"),
+        (["--from", "{trunk}@4", "--lr", "1"], "a branch keeps the recipe of its trunk"),
+        (["{trunk}", "--from", "{trunk}@4"], "starts a run of its own; leave"),
+        (["--from", "nowhere@4"], "nowhere holds no run"),
+    ],
+)
+def test_a_branch_that_cannot_be_is_refused(args: list[str], said: str, trunk: Path, capsys) -> None:
+    assert main(["train", *(arg.format(trunk=trunk) for arg in args), "--decay-to", "384"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_dry_run_tells_what_a_run_is_and_writes_nothing(
+    token_folder: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(dry_run, "TRIAL_SECONDS", 0.05)
+    out = ["--out", str(tmp_path / "runs"), "--dry-run"]
+    args = ["train", "--data", str(token_folder), *TINY, "--steps", "400", *out]
+    assert main(args) == 0
+    said = capsys.readouterr().out
+    assert "parameters (body 1,536, embedding 2,048)" in said and "nothing was written; without --dry-run" in said
+    assert main([*args, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["steps"], told["tokens"], told["params"]["total"]) == (400, 400 * 2 * 16, 3584)
+    assert told["seconds"] > 0 and told["memory_bytes"] > 1e7
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.setattr(dry_run, "HELD", 10**12)
+    assert main(args) == 0
+    assert "GB are free: not tried" in capsys.readouterr().out
+
+
+def test_a_run_says_where_it_goes_on(make_run, capsys) -> None:
+    folder, asked = make_run(steps=6), iter(range(100))
+    assert train_run(folder, should_stop=lambda: next(asked) == 3) is None
+    assert main(["train", str(folder), "--json"]) == 0
+    assert f"{folder} goes on at step 3 of 6" in capsys.readouterr().err

@@ -220,6 +220,6 @@ def test_step_law_gives_each_run_its_rate_and_batch() -> None:
     assert made.train.batch_size * 128 == pytest.approx(found.batch_tokens, rel=0.02)
     assert made.optim.rule == "Step Law (arXiv:2503.04715)"
     assert [OptimConfig(lr_width=width).rule for width in (64, None)] == [
-        "given, lr=0.005·64/d_model",
-        "given, lr=0.005",
+        "lr=0.005·64/d_model",
+        "lr=0.005",
     ]

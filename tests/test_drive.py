@@ -124,9 +124,8 @@ def test_a_recentred_study_goes_budget_by_budget_and_its_runs_do_not_move(study:
 @pytest.mark.slow
 def test_a_study_of_trunks_costs_three_fifths_and_its_branches_are_separate_runs(study: Study, tmp_path: Path) -> None:
     """Lengths 3, 7, 10 with a decay of 0.2: [C_max + f·Σ_{i<max} C_i]/ΣC_i = 0.600 (SCIENCE.md, section 4)."""
-    wsd = OptimConfig(schedule="wsd", warmup_steps=10, decay_fraction=0.2)
-    apart = replace(study, design="grid", budgets=(), widths=(8, 16), lengths=(19200, 44800, 64000), optim=wsd)
-    apart = replace(apart, optim=replace(wsd, warmup_steps=24, warmup_fraction=0.0))  # 2 % of the shortest, 1200 steps
+    wsd = OptimConfig(schedule="wsd", warmup_steps=10, warmup_fraction=0.0, decay_fraction=0.2)
+    apart = replace(study, design="grid", budgets=(), widths=(8, 16), lengths=(4800, 11200, 16000), optim=wsd)
     trunks = replace(apart, design="trunk")
     records = {}
     for name, made in (("trunks", trunks), ("apart", apart)):
@@ -135,9 +134,8 @@ def test_a_study_of_trunks_costs_three_fifths_and_its_branches_are_separate_runs
         for wave in waves:
             assert drive.drive(wave, on_event=lambda event: None) == []
         assert [len(wave) for wave in waves] == ([2, 4] if name == "trunks" else [6])
-        records[name] = {
-            (r.record.params["body"], r.record.tokens): r.record for wave in waves for r in wave if r.record
-        }
+        found = [run.record for wave in waves for run in wave if run.record]
+        records[name] = {(record.params["body"], record.tokens): record for record in found}
     spent = sum(record.measured["spent_flops"] for record in records["trunks"].values())
     assert spent / sum(record.flops for record in records["apart"].values()) == pytest.approx(0.6, abs=0.005)
     assert {key: record.loss for key, record in records["trunks"].items()} == {

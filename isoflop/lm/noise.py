@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 HORIZON = 50
-"""Steps that the running averages look back on: |G|² of single steps of small models scatters about 0, and one run
-in three would give no number otherwise (benchmarks/noise.py)."""
+"""Steps that the running averages look back on: of single steps of the small preset one in five gives no number, and
+the others scatter over a factor of twenty (benchmarks/noise.py)."""
 
 
 def split(small: float, big: float, *, small_batch: float, big_batch: float) -> tuple[float, float]:

@@ -173,23 +173,12 @@ _CHECKS: Mapping[DesignKind, Callable[[Study], None]] = {
     "ladder": _check_ladder,
 }
 _VARYING = [("model", "d_model"), ("model", "num_layers"), ("data", "data"), *(("train", name) for name in LENGTHS)]
-DESIGN_FIELDS = frozenset(
-    [
-        "design",
-        "budgets",
-        "sizes",
-        "span",
-        "tokens_per_param",
-        "aspect",
-        "widths",
-        "lengths",
-        "ratios",
-        "rate",
-        "recentre",
-    ]
-)
+STUDY_FIELDS = frozenset({"name", "source", "tokenizer"})
 TARGET_FIELDS = {"flops": "target_flops", "d_model": "target_width"}
 CAP_FIELDS = {"flops": "cap_flops", "hours": "cap_hours", "cost": "cap_cost", "price_per_hour": "price_per_hour"}
+DESIGN_FIELDS = (
+    frozenset(f.name for f in fields(Study)) - STUDY_FIELDS - {*TARGET_FIELDS.values(), *CAP_FIELDS.values(), *PARTS}
+)
 
 
 def read_study(path: Path, **changes: Any) -> Study:
@@ -213,7 +202,7 @@ def read_study(path: Path, **changes: Any) -> Study:
 def study_from_tables(tables: Mapping[str, Any], *, where: str, **changes: Any) -> Study:
     """Build a study from the tables of its file."""
     known = {
-        "study": frozenset({"name", "source", "tokenizer"}),
+        "study": STUDY_FIELDS,
         "design": DESIGN_FIELDS,
         "target": frozenset(TARGET_FIELDS),
         "cap": frozenset(CAP_FIELDS),
