@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ FORMAT = "isoflop tokens 1"
 META, TRAIN, VAL, TOKENIZER = "meta.json", "train.bin", "val.bin", "tokenizer.json"
 VERIFIED = ".verified.json"
 """Remembers which files were checked against their hashes; deleting it costs a second check."""
+PIECE = 4096
+"""Ids in a row that a part of a corpus keeps together: many contexts of the models that are compared on it."""
 HELD_OUT = 100
 """One token in so many of a raw file, the last ones, is validation."""
 
@@ -106,8 +108,12 @@ def open_tokens(
 
 
 def open_configured(data: DataConfig, *, vocab_size: int) -> Tokens:
-    """Open the tokens that a run's configuration names; errors as `open_tokens`."""
-    return open_tokens(
+    """Open the tokens that a run's configuration names, or a part of them; errors as `open_tokens`.
+
+    Raises:
+        ValueError: fewer training tokens are there than it asks for.
+    """
+    tokens = open_tokens(
         data.data,
         vocab_size=vocab_size,
         dtype=data.dtype,
@@ -115,6 +121,16 @@ def open_configured(data: DataConfig, *, vocab_size: int) -> Tokens:
         end_of_text=data.end_of_text,
         tokenizer=data.tokenizer_file,
     )
+    return tokens if data.train_tokens is None else replace(tokens, train=_spread(tokens.train, data.train_tokens))
+
+
+def _spread(ids: Ids, count: int) -> Ids:
+    """Take so many ids in pieces that are evenly spread, so that a part of a corpus is like the whole."""
+    if count > len(ids):
+        raise ValueError(f"train_tokens={count} are more than the {len(ids)} that the data has; ask for less")
+    pieces = -(-count // PIECE)
+    starts = np.linspace(0, max(len(ids) - PIECE, 0), pieces).astype(np.int64)
+    return np.concatenate([ids[start : start + PIECE] for start in starts])[:count]
 
 
 def open_other(path: Path, *, tokenizer: Path | None) -> Tokens:

@@ -17,8 +17,10 @@ from isoflop.fields import of_their_types
 from isoflop.flops import compute, train_steps
 from isoflop.presets import preset
 from isoflop.record import Floats, Records
+from isoflop.study.ablation import expand, parse, written
 
-DesignKind = Literal["isoflop", "grid"]
+DesignKind = Literal["isoflop", "grid", "ablation"]
+QuestionKind = Literal["regime", "rate", "aspect", "heads", "heads-fixed", "batch", "epochs"]
 TOLERANCE = 0.01
 """Largest relative distance between a run's FLOPs, or tokens, and what the design asks for."""
 EXPONENTS = (0.37, 0.7)
@@ -35,6 +37,8 @@ class Study:
     """Texts to make the token folder from, as `isoflop data` takes them, unless data names one."""
     tokenizer: str = "bytes"
     """Tokenizer for these texts: bytes, bpe, or a tokenizer.json."""
+    question: QuestionKind | None = None
+    """What `isoflop study run` answers when the runs are done (`isoflop study answer`); None: nothing."""
     design: DesignKind = "isoflop"
     """How the question becomes runs."""
     budgets: tuple[float, ...] = ()
@@ -48,9 +52,16 @@ class Study:
     aspect: float | None = None
     """d_model over num_layers of every size; None: num_layers as it is."""
     widths: tuple[int, ...] = ()
-    """d_model of every run, `sizes` of them for each budget in turn, instead of the guess; of a grid, its widths."""
+    """d_model of every run, `sizes` of them for each budget in turn, instead of the guess; of a grid, its widths; of
+    an ablation, either."""
     lengths: tuple[float, ...] = ()
-    """Training tokens of a grid: every width is trained for each of them."""
+    """Training tokens of a grid or ablation: every width is trained for each of them."""
+    vary: tuple[str, ...] = ()
+    """Fields that an ablation compares, with their values: num_heads=1,2,4 (`d_model/8`: one for every 8 of it)."""
+    seeds: int = 1
+    """Seeds of each setting of an ablation; runs of one seed see the same data in the same order."""
+    same_params: bool = False
+    """Let the width of an ablation follow what it varies, so that attention and MLP keep their N."""
     recentre: bool = False
     """Centre each budget's sizes on what the finished budgets found, one budget after the other."""
     target_flops: float | None = None
@@ -69,6 +80,8 @@ class Study:
     def __post_init__(self) -> None:
         of_their_types(self)
         _CHECKS[self.design](self)
+        if self.design != "ablation" and (self.vary or self.seeds != 1 or self.same_params):
+            raise ValueError("vary, seeds and same_params belong to design=ablation; leave them out, or choose it")
         if min((*self.budgets, *self.lengths)) <= 0 or self.sizes < 1 or self.span <= 1 or self.tokens_per_param <= 0:
             raise ValueError(
                 f"budgets={self.budgets}, lengths={self.lengths}, sizes={self.sizes} and "
@@ -131,10 +144,26 @@ def _check_grid(study: Study) -> None:
         raise ValueError("design=grid has no budgets, and so nothing to recentre; leave budgets and recentre out")
 
 
-_CHECKS: Mapping[DesignKind, Callable[[Study], None]] = {"isoflop": _check_isoflop, "grid": _check_grid}
+def _check_ablation(study: Study) -> None:
+    if not study.vary or not study.widths or not (study.budgets or study.lengths):
+        raise ValueError(
+            "design=ablation needs vary, widths and budgets or lengths, such as --vary num_heads=1,2,4 --widths 32 "
+            "--budgets 1e11"
+        )
+    if study.recentre or study.seeds < 1:
+        raise ValueError(f"design=ablation needs seeds={study.seeds} above 0 and nothing to recentre; change them")
+    parse(study.vary)
+
+
+_CHECKS: Mapping[DesignKind, Callable[[Study], None]] = {
+    "isoflop": _check_isoflop,
+    "grid": _check_grid,
+    "ablation": _check_ablation,
+}
 _VARYING = [("model", "d_model"), ("model", "num_layers"), ("data", "data"), *(("train", name) for name in LENGTHS)]
 DESIGN_FIELDS = frozenset(
     {"design", "budgets", "sizes", "span", "tokens_per_param", "aspect", "widths", "lengths", "recentre"}
+    | {"vary", "seeds", "same_params"}
 )
 TARGET_FIELDS = {"flops": "target_flops", "d_model": "target_width"}
 
@@ -159,7 +188,7 @@ def read_study(path: Path, **changes: Any) -> Study:
 def study_from_tables(tables: Mapping[str, Any], *, where: str, **changes: Any) -> Study:
     """Build a study from the tables of its file."""
     known = {
-        "study": frozenset({"name", "source", "tokenizer"}),
+        "study": frozenset({"name", "source", "tokenizer", "question"}),
         "design": DESIGN_FIELDS,
         "target": frozenset(TARGET_FIELDS),
         **{part: frozenset(f.name for f in fields(config)) for part, config in PARTS.items()},
@@ -172,6 +201,8 @@ def study_from_tables(tables: Mapping[str, Any], *, where: str, **changes: Any) 
     flat: dict[str, Any] = {**tables.get("study", {}), **tables.get("design", {})}
     flat |= {TARGET_FIELDS[name]: value for name, value in tables.get("target", {}).items()}
     flat = {name: tuple(value) if isinstance(value, list) else value for name, value in flat.items()}
+    if isinstance(flat.get("vary"), dict):
+        flat["vary"] = written(flat["vary"])
     shape = dict(tables.get("model", {}))
     name = shape.pop("preset", None)
     parts: dict[str, Any] = {"model": preset(name, **shape) if name else ModelConfig(**shape)}
@@ -265,6 +296,18 @@ def grid(study: Study, data_sha256: str, centres: Mapping[float, float]) -> list
     return [_run(study, width, None, data_sha256, tokens=tokens) for tokens in lengths for width in study.widths]
 
 
+def ablation(study: Study, data_sha256: str, centres: Mapping[float, float]) -> list[RunConfig]:
+    """Every width for each budget, or `sizes` of them in turn, and for each length, under every setting and seed."""
+    listed = len(study.budgets) > 1 and len(study.widths) == study.sizes * len(study.budgets)
+    base = [
+        _run(study, width, budget, data_sha256)
+        for index, budget in enumerate(study.budgets)
+        for width in (study.widths[index * study.sizes : (index + 1) * study.sizes] if listed else study.widths)
+    ]
+    base += grid(study, data_sha256, centres)
+    return expand(base, study.vary, seeds=study.seeds, same_params=study.same_params)
+
+
 def next_centre(records: Records, budget: float) -> float | None:
     """N where the next budget's optimum is expected: N* of the last one along the line through all that are smaller.
 
@@ -331,4 +374,5 @@ def _nearer(study: Study, width: int, grain: int, wanted: float) -> bool:
 DESIGNS: Mapping[str, Callable[[Study, str, Mapping[float, float]], list[RunConfig]]] = {
     "isoflop": isoflop,
     "grid": grid,
+    "ablation": ablation,
 }
