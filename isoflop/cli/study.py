@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
+from isoflop.cli.answer import ablation_rows
 from isoflop.cli.app import Command, main, positional, with_defaults
 from isoflop.study.design import Study, read_study
 from isoflop.study.launch.event import PATIENCE
@@ -68,7 +69,7 @@ def run(
         for record in drive.records(planned).values():
             print(json_module.dumps({"id": record.id, "status": record.status, "loss": record.loss}))
     else:
-        print(_told(folder, planned, drive.records(planned)))
+        print(_told(folder, planned, drive.records(planned), study.vary))
     for failure in failures:
         print(f"isoflop: {failure.run.name} {failure.kind}: {failure.reason}", file=sys.stderr)
     if failures:
@@ -76,6 +77,8 @@ def run(
         sys.exit(1)
     if ladder:
         _climb(folder, workers)
+    if study.question and not (target or json) and (code := main(["study", "answer", str(folder)])):
+        sys.exit(code)
 
 
 def _climb(folder: Path, workers: int | None) -> None:
@@ -114,10 +117,11 @@ def status(folder: Positional[str], *, json: bool = False) -> None:
     """
     from isoflop.study import drive
 
-    planned = drive.plan(drive.open_study(Path(folder)), Path(folder))
+    study = drive.open_study(Path(folder))
+    planned = drive.plan(study, Path(folder))
     records = drive.records(planned)
     if not json:
-        print(_told(Path(folder), planned, records))
+        print(_told(Path(folder), planned, records, study.vary))
         return
     for run in planned:
         record = records.get(run.folder)
@@ -236,8 +240,13 @@ def _result(flops: float, name: str, event: Event) -> str:
     return f"  {flops:8.2g} FLOPs  {name:<12}  {said}"
 
 
-def _told(folder: Path, planned: Sequence[Planned], known: Mapping[Path, Record]) -> str:
-    """Draw one row a budget and one column a size, width and loss, the lowest of each budget marked; then counts."""
+def _told(folder: Path, planned: Sequence[Planned], known: Mapping[Path, Record], vary: Sequence[str] = ()) -> str:
+    """Draw one row a budget and one column a size, width and loss, the lowest of each budget marked; then counts.
+
+    Of an ablation, one row a setting and one column a seed.
+    """
+    if vary:
+        return "\n".join([*ablation_rows(planned, known, vary), f"{folder}: {_counts(planned, known)}"])
     kind = "FLOPs" if any(run.config.train.flops for run in planned) else "tokens"
     marked = " (lowest of the budget in brackets)" if kind == "FLOPs" else ""
     lines = [f"{kind:>9}   d_model: loss, nats per token{marked}"]
