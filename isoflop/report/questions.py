@@ -74,12 +74,15 @@ def heads(answer: Answer, ax: Axes, lang: Lang = "en") -> Axes:
         x, over, losses = np.array(row["heads"]), np.array(row["over"]), np.array(row["losses"])
         kind, size = next(iter(row["length"].items()))
         label = f"d_model {row['d_model']}, {compact(size) if kind == 'tokens' else power(size)} {kind}"
-        ax.errorbar(x, over, row["margin"], fmt="o-", color=colour, capsize=5, markersize=7, label=label)
+        ax.plot(x, over, "o-", color=colour, markersize=7, label=label)
+        others = over > 0
+        ax.errorbar(x[others], over[others], row["margin"], fmt="none", ecolor=colour, capsize=5)
         each = losses - losses[int(over.argmin())]
         ax.plot(np.repeat(x, each.shape[1]), each.ravel(), ".", color=colour, alpha=0.4, markersize=6)
         counts += row["heads"]
     ax.axhline(0, color=GREY, linewidth=1)
     log_axis(ax, "x", min(counts) / 1.2, max(counts) * 1.2)
+    ax.set_xticks([float(count) for count in sorted(set(counts))])
     ax.set(xlabel=_say("heads axis", lang), ylabel=_say("over best", lang), title=_say("heads", lang))
     ax.legend(loc="best")
     return ax
