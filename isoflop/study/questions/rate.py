@@ -177,6 +177,11 @@ def _factors(width: int, depth: int) -> tuple[tuple[str, int, str], ...]:
 
 LITERATURE = (
     Cited(
+        "arXiv:2203.03466",
+        "under μP the best rate stays as width grows: carried over from 13 million parameters to 350 million (BERT-large) "
+        "and from 40 million to 6.7 billion (GPT-3)",
+    ),
+    Cited(
         "arXiv:2505.01618",
         "some parametrizations do not carry the base rate over to other depths; CompleteP does, and saves 12 to 34 % "
         "of FLOPs",
