@@ -81,7 +81,9 @@ def ablation_rows(planned: Sequence[Planned], known: Mapping[Path, Record], vary
         rows.setdefault((*key, *setting), []).append(f"{said:>8}")
     head = f"{'length':>16} {'d_model':>8} {'layers':>7} " + " ".join(f"{name:>12}" for name in names)
     lines = [f"{head}  loss, nats per token, of each seed"]
-    for (kind, size, width, depth, *values), cells in sorted(rows.items(), key=lambda row: tuple(map(str, row[0]))):
+    for (kind, size, width, depth, *values), cells in sorted(
+        rows.items(), key=lambda row: (*row[0][:4], str(row[0][4:]))
+    ):
         length = f"{size:.3g} {'FLOPs' if kind == 'flops' else kind}"
         shown = " ".join(f"{value!s:>12}" for value in values)
         lines.append(f"{length:>16} {width:>8} {depth:>7} {shown}  {' '.join(cells)}")
