@@ -44,12 +44,14 @@ class DataConfig:
     """Id that ends a document in a raw file, so that the hold-out starts with a document."""
     tokenizer_file: str | None = field(default=None, metadata=PASSING)
     """The tokenizer.json of a raw file, which gives its vocabulary and end of text."""
+    train_tokens: int | None = None
+    """Train on so many of the training tokens, evenly spread, over and over where the run is longer; None: on all."""
     val_tokens: int = 262_144
     """Validation tokens of one evaluation, strided over the whole validation file."""
 
     def __post_init__(self) -> None:
         of_their_types(self)
-        positive(self, "val_tokens")
+        positive(self, "val_tokens", "train_tokens")
         parse_mix(self.mix)
 
 

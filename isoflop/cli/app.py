@@ -263,6 +263,7 @@ VERBS: Mapping[str, Verb] = {
     "study plan": Verb("isoflop.cli.price:plan", "show a study's runs, time and price before it starts"),
     "study run": Verb("isoflop.cli.study:run", "train the runs of a study, here, on Slurm or on Ray"),
     "study status": Verb("isoflop.cli.study:status", "show what of a study is done"),
+    "study answer": Verb("isoflop.cli.answer:answer", "answer the question that a study asks, with its uncertainty"),
     "study cancel": Verb("isoflop.cli.study:cancel", "call runs off, wherever they are trained"),
     "study retry": Verb("isoflop.cli.study:retry", "let failed and cancelled runs be tried again"),
     "study watch": Verb("isoflop.cli.watch:watch", "watch a study while it runs, from anywhere that sees its folder"),

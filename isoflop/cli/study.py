@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from isoflop.cli.answer import ablation_rows
 from isoflop.cli.app import Command, flag_value, main, positional, with_defaults
 from isoflop.study.design import Study, read_study
 from isoflop.study.launch import EXECUTORS, ExecutorName
@@ -83,6 +84,8 @@ def run(
     _report(folder, planned, failures, json=json)
     if ladder:
         _climb(folder, workers)
+    if study.question and not (target or json) and (code := main(["study", "answer", str(folder)])):
+        sys.exit(code)
 
 
 def _report(folder: Path, planned: Sequence[Planned], failures: Sequence[Event], *, json: bool) -> None:
@@ -93,7 +96,7 @@ def _report(folder: Path, planned: Sequence[Planned], failures: Sequence[Event],
         for record in drive.records(planned).values():
             print(json_module.dumps({"id": record.id, "status": record.status, "loss": record.loss}))
     else:
-        print(_told(folder, planned, drive.records(planned)))
+        print(_told(folder, planned, drive.records(planned), study.vary))
     for failure in failures:
         print(f"isoflop: {failure.run.name} {failure.kind}: {failure.reason}", file=sys.stderr)
     if failures:
@@ -166,7 +169,7 @@ def status(folder: Positional[str], *, json: bool = False) -> None:
     planned = drive.plan(study, Path(folder))
     records = drive.records(planned)
     if not json:
-        print(_told(Path(folder), planned, records))
+        print(_told(Path(folder), planned, records, study.vary))
         larger = drive.plan(study, Path(folder), targets=True) if study.target_flops is not None else []
         print(ledger.told(ledger.Ledger(Path(folder), study).balance({**records, **drive.records(larger)})))
         return
@@ -287,8 +290,13 @@ def _result(flops: float, name: str, event: Event) -> str:
     return f"  {flops:8.2g} FLOPs  {name:<12}  {said}"
 
 
-def _told(folder: Path, planned: Sequence[Planned], known: Mapping[Path, Record]) -> str:
-    """Draw one row a budget and one column a size, width and loss, the lowest of each budget marked; then counts."""
+def _told(folder: Path, planned: Sequence[Planned], known: Mapping[Path, Record], vary: Sequence[str] = ()) -> str:
+    """Draw one row a budget and one column a size, width and loss, the lowest of each budget marked; then counts.
+
+    Of an ablation, one row a setting and one column a seed.
+    """
+    if vary:
+        return "\n".join([*ablation_rows(planned, known, vary), f"{folder}: {_counts(planned, known)}"])
     kind = "FLOPs" if any(run.config.train.flops for run in planned) else "tokens"
     marked = " (lowest of the budget in brackets)" if kind == "FLOPs" else ""
     lines = [f"{kind:>9}   d_model: loss, nats per token{marked}"]

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from isoflop.data.tokenizer import load_tokenizer
 from isoflop.files import read_json, sha256, write_json
 from isoflop.places import parse_mix
 
+PIECE = 4096
+"""Ids in a row that a part of a corpus keeps together: many contexts of the models that are compared on it."""
 HELD_OUT = 100
 """One token in so many of a raw file, the last ones, is validation."""
 MIXED_VAL = 1 << 24
@@ -125,13 +127,17 @@ def open_tokens(
 
 
 def open_configured(data: DataConfig, *, vocab_size: int) -> Tokens:
-    """Open the tokens that a run's configuration names; errors as `open_tokens` and `open_mixed`."""
+    """Open the tokens that a run's configuration names, or a part of them; errors as `open_tokens`, `open_mixed`.
+
+    Raises:
+        ValueError: fewer training tokens are there than it asks for.
+    """
     if data.mix is not None:
-        for name in ("val", "end_of_text", "tokenizer_file"):
+        for name in ("val", "end_of_text", "tokenizer_file", "train_tokens"):
             if (value := getattr(data, name)) is not None:
-                raise ValueError(f"{name}={value!r} is for a raw file, but mix names token folders; leave it out")
+                raise ValueError(f"{name}={value!r} is not for mix, which names token folders; leave it out")
         return open_mixed(Path(data.data), parse_mix(data.mix), vocab_size=vocab_size)
-    return open_tokens(
+    tokens = open_tokens(
         data.data,
         vocab_size=vocab_size,
         dtype=data.dtype,
@@ -139,6 +145,16 @@ def open_configured(data: DataConfig, *, vocab_size: int) -> Tokens:
         end_of_text=data.end_of_text,
         tokenizer=data.tokenizer_file,
     )
+    return tokens if data.train_tokens is None else replace(tokens, train=_spread(tokens.train, data.train_tokens))
+
+
+def _spread(ids: Ids, count: int) -> Ids:
+    """Take so many ids in pieces that are evenly spread, so that a part of a corpus is like the whole."""
+    if count > len(ids):
+        raise ValueError(f"train_tokens={count} are more than the {len(ids)} that the data has; ask for less")
+    pieces = -(-count // PIECE)
+    starts = np.linspace(0, max(len(ids) - PIECE, 0), pieces).astype(np.int64)
+    return np.concatenate([ids[start : start + PIECE] for start in starts])[:count]
 
 
 def open_other(path: Path, *, tokenizer: Path | None) -> Tokens:

@@ -16,9 +16,11 @@ from isoflop.flops import compute, train_steps
 from isoflop.lm.branch import branch
 from isoflop.lm.schedule import BRANCHES, stable_steps, warmup_length
 from isoflop.presets import preset
+from isoflop.study.ablation import expand, parse, written
 from isoflop.study.rates import RATES, RateName
 
-DesignKind = Literal["isoflop", "grid", "trunk", "ladder"]
+DesignKind = Literal["isoflop", "grid", "trunk", "ladder", "ablation"]
+QuestionKind = Literal["regime", "rate", "aspect", "heads", "heads-fixed", "batch", "epochs"]
 TOLERANCE = 0.01
 """Largest relative distance between a run's FLOPs, or tokens, and what the design asks for."""
 
@@ -33,6 +35,8 @@ class Study:
     """Texts to make the token folder from, as `isoflop data` takes them, unless data names one."""
     tokenizer: str = "bytes"
     """Tokenizer for these texts: bytes, bpe, or a tokenizer.json."""
+    question: QuestionKind | None = None
+    """What `isoflop study run` answers when the runs are done (`isoflop study answer`); None: nothing."""
     design: DesignKind = "isoflop"
     """How the question becomes runs."""
     budgets: tuple[float, ...] = ()
@@ -46,13 +50,20 @@ class Study:
     aspect: float | None = None
     """d_model over num_layers of every size; None: num_layers as it is."""
     widths: tuple[int, ...] = ()
-    """d_model of every run, `sizes` of them for each budget in turn, instead of the guess; elsewhere, each."""
+    """d_model of every run, `sizes` of them for each budget in turn, instead of the guess; of an ablation, either;
+    elsewhere, each."""
     lengths: tuple[float, ...] = ()
-    """Training tokens of a grid or of trunks: every width is trained for each of them."""
+    """Training tokens of a grid, an ablation or trunks: every width is trained for each of them."""
     ratios: tuple[float, ...] = ()
     """Tokens per parameter of a ladder: every width is trained for each of them."""
     rate: RateName = "given"
     """Where each run's learning rate and batch come from: optim and train as they are, or Step Law."""
+    vary: tuple[str, ...] = ()
+    """Fields that an ablation compares, with their values: num_heads=1,2,4 (`d_model/8`: one for every 8 of it)."""
+    seeds: int = 1
+    """Seeds of each setting of an ablation; runs of one seed see the same data in the same order."""
+    same_params: bool = False
+    """Let the width of an ablation follow what it varies, so that attention and MLP keep their N."""
     recentre: bool = False
     """Centre each budget's sizes on what the finished budgets found, one budget after the other."""
     target_flops: float | None = None
@@ -79,6 +90,8 @@ class Study:
     def __post_init__(self) -> None:
         of_their_types(self)
         _CHECKS[self.design](self)
+        if self.design != "ablation" and (self.vary or self.seeds != 1 or self.same_params):
+            raise ValueError("vary, seeds and same_params belong to design=ablation; leave them out, or choose it")
         least = min(self.sizes, self.tokens_per_param, *self.budgets, *self.lengths, *self.ratios)
         if least <= 0 or self.span <= 1:
             raise ValueError(
@@ -166,14 +179,26 @@ def _check_ladder(study: Study) -> None:
         raise ValueError("a ladder's lengths follow from its ratios; leave budgets, lengths and recentre out")
 
 
+def _check_ablation(study: Study) -> None:
+    if not study.vary or not study.widths or not (study.budgets or study.lengths):
+        raise ValueError(
+            "design=ablation needs vary, widths and budgets or lengths, such as --vary num_heads=1,2,4 --widths 32 "
+            "--budgets 1e11"
+        )
+    if study.recentre or study.seeds < 1:
+        raise ValueError(f"design=ablation needs seeds={study.seeds} above 0 and nothing to recentre; change them")
+    parse(study.vary)
+
+
 _CHECKS: Mapping[DesignKind, Callable[[Study], None]] = {
     "isoflop": _check_isoflop,
     "grid": _check_grid,
     "trunk": _check_trunk,
     "ladder": _check_ladder,
+    "ablation": _check_ablation,
 }
 _VARYING = [("model", "d_model"), ("model", "num_layers"), ("data", "data"), *(("train", name) for name in LENGTHS)]
-STUDY_FIELDS = frozenset({"name", "source", "tokenizer"})
+STUDY_FIELDS = frozenset({"name", "source", "tokenizer", "question"})
 TARGET_FIELDS = {"flops": "target_flops", "d_model": "target_width"}
 CAP_FIELDS = {"flops": "cap_flops", "hours": "cap_hours", "cost": "cap_cost", "price_per_hour": "price_per_hour"}
 DESIGN_FIELDS = (
@@ -217,6 +242,8 @@ def study_from_tables(tables: Mapping[str, Any], *, where: str, **changes: Any) 
     for table, names in (("target", TARGET_FIELDS), ("cap", CAP_FIELDS)):
         flat |= {names[name]: value for name, value in tables.get(table, {}).items()}
     flat = {name: tuple(value) if isinstance(value, list) else value for name, value in flat.items()}
+    if isinstance(flat.get("vary"), dict):
+        flat["vary"] = written(flat["vary"])
     shape = dict(tables.get("model", {}))
     name = shape.pop("preset", None)
     parts: dict[str, Any] = {"model": preset(name, **shape) if name else ModelConfig(**shape)}
@@ -313,6 +340,18 @@ def grid(study: Study, data_sha256: str, centres: Mapping[float, float]) -> list
     return [_run(study, width, None, data_sha256, tokens=tokens) for tokens in lengths for width in study.widths]
 
 
+def ablation(study: Study, data_sha256: str, centres: Mapping[float, float]) -> list[RunConfig]:
+    """Every width for each budget, or `sizes` of them in turn, and for each length, under every setting and seed."""
+    listed = len(study.budgets) > 1 and len(study.widths) == study.sizes * len(study.budgets)
+    base = [
+        _run(study, width, budget, data_sha256)
+        for index, budget in enumerate(study.budgets)
+        for width in (study.widths[index * study.sizes : (index + 1) * study.sizes] if listed else study.widths)
+    ]
+    base += grid(study, data_sha256, centres)
+    return expand(base, study.vary, seeds=study.seeds, same_params=study.same_params)
+
+
 def trunk(study: Study, data_sha256: str, centres: Mapping[float, float]) -> list[RunConfig]:
     """A warmup–stable–decay run a width, and branches of it for the shorter lengths (arXiv:2405.18392).
 
@@ -382,4 +421,5 @@ DESIGNS: Mapping[str, Callable[[Study, str, Mapping[float, float]], list[RunConf
     "grid": grid,
     "trunk": trunk,
     "ladder": ladder,
+    "ablation": ablation,
 }
