@@ -26,8 +26,8 @@ from isoflop.lm.journal import read_journal, trained_twice
 from isoflop.presets import preset
 from isoflop.record import Record
 from isoflop.study import drive
-from isoflop.study.design import Study
 from isoflop.study.failures import forgive
+from isoflop.study.study import Study
 
 TIMED = {"seconds", "tokens_per_second", "peak_memory_bytes"}
 """What a record measures of the machine, not of the run."""

@@ -14,8 +14,8 @@ from isoflop.law.fit import fit
 from isoflop.law.uncertainty import bootstrap
 from isoflop.record import Record
 from isoflop.sources import read
-from isoflop.study.design import Study
 from isoflop.study.locked import Locked
+from isoflop.study.study import Study
 
 TRUTH = {"E": 1.2, "A": 90.0, "B": 90.0, "alpha": 0.5, "beta": 0.4}
 BUDGETS = (1e11, 2e11, 4e11, 8e11)

@@ -7,7 +7,8 @@ import pytest
 from isoflop.flops import count_params
 from isoflop.presets import preset
 from isoflop.study.ablation import SAME_PARAMS, of_params, parse, written
-from isoflop.study.design import Study, read_study, runs
+from isoflop.study.design import runs
+from isoflop.study.study import Study, read_study
 
 FACTS = {"data_sha256": "ab", "train_tokens": 10**7}
 FILE = """

@@ -9,7 +9,7 @@ import pytest
 from isoflop.cli.app import main
 from isoflop.files import write_json
 from isoflop.record import Records
-from isoflop.study.design import Study
+from isoflop.study.study import Study
 from tests.test_questions import batches, head_counts
 
 

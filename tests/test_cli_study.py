@@ -9,11 +9,11 @@ from isoflop.cli.app import main
 from isoflop.config import DataConfig, TrainConfig
 from isoflop.presets import preset
 from isoflop.study import drive
-from isoflop.study.design import Study
 from isoflop.study.failures import failures, note
 from isoflop.study.launch import EXECUTORS
 from isoflop.study.launch.event import Event
 from isoflop.study.launch.slurm import SlurmOptions
+from isoflop.study.study import Study
 
 
 @pytest.fixture

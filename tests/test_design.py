@@ -10,15 +10,8 @@ from isoflop.flops import compute, count_params, train_steps
 from isoflop.law.rates import step_law
 from isoflop.lm.schedule import stable_steps
 from isoflop.presets import preset
-from isoflop.study.design import (
-    DESIGNS,
-    TOLERANCE,
-    Study,
-    guessed_widths,
-    read_study,
-    runs,
-    target,
-)
+from isoflop.study.design import DESIGNS, TOLERANCE, guessed_widths, runs, target
+from isoflop.study.study import Study, read_study
 
 FACTS = {"data_sha256": "ab", "train_tokens": 10**7}
 STUDIES = Path(__file__).parents[1] / "studies"

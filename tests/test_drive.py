@@ -11,10 +11,10 @@ from isoflop.flops import compute
 from isoflop.presets import preset
 from isoflop.record import Record
 from isoflop.study import drive
-from isoflop.study.design import Study
 from isoflop.study.failures import forgive
 from isoflop.study.launch import EXECUTORS
 from isoflop.study.launch.event import Event
+from isoflop.study.study import Study
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from isoflop.cli.app import main
 from isoflop.config import DataConfig, OptimConfig, TrainConfig
 from isoflop.presets import preset
 from isoflop.study import drive, estimate
-from isoflop.study.design import Study
 from isoflop.study.estimate import Speed
+from isoflop.study.study import Study
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from isoflop import config, presets
 from isoflop.config import PARTS
 from isoflop.lm.optim import OPTIMIZERS
 from isoflop.lm.schedule import SCHEDULES
-from isoflop.study.design import DESIGNS, DesignKind, Study
+from isoflop.study.design import DESIGNS
 from isoflop.study.launch import EXECUTORS, ExecutorName
+from isoflop.study.study import DesignKind, Study
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "isoflop").rglob("*.py"))

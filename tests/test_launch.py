@@ -22,11 +22,11 @@ from isoflop.lm.journal import read_journal, trained_twice
 from isoflop.presets import preset
 from isoflop.record import Record
 from isoflop.study import drive
-from isoflop.study.design import Study
 from isoflop.study.failures import failures
 from isoflop.study.launch import EXECUTORS, local
 from isoflop.study.launch.event import Event, cancel
 from isoflop.study.launch.local import Slot
+from isoflop.study.study import Study
 
 PATIENCE = 6.0
 NEEDS = {

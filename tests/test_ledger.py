@@ -8,8 +8,8 @@ import pytest
 
 from isoflop.files import write_json
 from isoflop.record import Record
-from isoflop.study.design import Study, study_from_tables
 from isoflop.study.ledger import LEDGER, LOOK, Amount, Ledger, told
+from isoflop.study.study import Study, study_from_tables
 
 
 def study(**caps: float) -> Study:

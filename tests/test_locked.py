@@ -13,8 +13,8 @@ from isoflop.config import DataConfig, OptimConfig, TrainConfig
 from isoflop.presets import preset
 from isoflop.sources import read
 from isoflop.study import drive
-from isoflop.study.design import Study
 from isoflop.study.locked import FORECAST, Score, lock, lock_target, read_locked, read_target
+from isoflop.study.study import Study
 from tests.studies import true_loss, true_size, write_run, write_study
 
 

@@ -14,8 +14,8 @@ from isoflop.flops import compute
 from isoflop.presets import preset
 from isoflop.record import Record
 from isoflop.study import drive
-from isoflop.study.design import Study
 from isoflop.study.progress import QUIET, progress
+from isoflop.study.study import Study
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from isoflop.law.laws import LAWS
 from isoflop.presets import preset
 from isoflop.record import Record, Records
 from isoflop.study.ablation import of_params
-from isoflop.study.design import QuestionKind
 from isoflop.study.questions import QUESTIONS
 from isoflop.study.questions.aspect import aspect, band
 from isoflop.study.questions.batch import batch, critical_batch
@@ -19,6 +18,7 @@ from isoflop.study.questions.heads import heads
 from isoflop.study.questions.heads_fixed import heads_fixed
 from isoflop.study.questions.rate import rate
 from isoflop.study.questions.regime import regime
+from isoflop.study.study import QuestionKind
 from tests.questions import record, records, without_config
 
 LAW = {"E": 1.2, "A": 90.0, "B": 90.0, "alpha": 0.5, "beta": 0.4}

@@ -19,10 +19,10 @@ from isoflop.lm.journal import read_journal, trained_twice
 from isoflop.presets import preset
 from isoflop.record import Record
 from isoflop.study import drive
-from isoflop.study.design import Study
 from isoflop.study.launch import ray as executor
 from isoflop.study.launch.event import Event, cancel
 from isoflop.study.launch.ray import RayOptions
+from isoflop.study.study import Study
 from tests.test_launch import NEEDS, trainers
 
 

@@ -16,10 +16,10 @@ from isoflop.lm.journal import read_journal, trained_twice
 from isoflop.presets import preset
 from isoflop.record import Record
 from isoflop.study import drive
-from isoflop.study.design import Study
 from isoflop.study.launch import slurm, squeue
 from isoflop.study.launch.event import Event, cancel
 from isoflop.study.launch.slurm import SlurmOptions, script
+from isoflop.study.study import Study
 from tests.test_launch import NEEDS
 
 GOLDEN = Path(__file__).parent / "golden" / "array.sh"

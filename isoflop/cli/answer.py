@@ -14,7 +14,7 @@ from tyro.conf import Positional
 
 from isoflop.config import PARTS
 from isoflop.report.words import Lang
-from isoflop.study.design import QuestionKind
+from isoflop.study.study import QuestionKind
 
 if TYPE_CHECKING:
     from isoflop.record import Record, Records

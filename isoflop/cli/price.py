@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from isoflop.cli.study import prepare_study, with_tokens
-from isoflop.study.design import Study
+from isoflop.study.study import Study
 
 if TYPE_CHECKING:
     from isoflop.study.estimate import Priced

@@ -18,11 +18,11 @@ from tyro.conf import Positional, arg
 
 from isoflop.cli.answer import ablation_rows
 from isoflop.cli.app import Command, flag_value, main, positional, with_defaults
-from isoflop.study.design import Study, read_study
 from isoflop.study.launch import EXECUTORS, ExecutorName
 from isoflop.study.launch.event import PATIENCE, Executor
 from isoflop.study.launch.ray import RayOptions
 from isoflop.study.launch.slurm import SlurmOptions
+from isoflop.study.study import Study, read_study
 
 if TYPE_CHECKING:
     from isoflop.record import Record
@@ -81,14 +81,16 @@ def run(
         with _display(wave, quiet=json) as show:
             waits: dict[str, Any] = {"workers": workers, "patience": patience, "ledger": ledger}
             failures += drive.drive(wave, executor=launch, **waits, on_event=show)
-    _report(folder, planned, failures, json=json)
+    _report(folder, planned, failures, vary=study.vary, json=json)
     if ladder:
         _climb(folder, workers)
     if study.question and not (target or json) and (code := main(["study", "answer", str(folder)])):
         sys.exit(code)
 
 
-def _report(folder: Path, planned: Sequence[Planned], failures: Sequence[Event], *, json: bool) -> None:
+def _report(
+    folder: Path, planned: Sequence[Planned], failures: Sequence[Event], *, vary: Sequence[str], json: bool
+) -> None:
     """Print what came out; leave with exit code 1 if a run failed, is quarantined or was called off."""
     from isoflop.study import drive
 
@@ -96,7 +98,7 @@ def _report(folder: Path, planned: Sequence[Planned], failures: Sequence[Event],
         for record in drive.records(planned).values():
             print(json_module.dumps({"id": record.id, "status": record.status, "loss": record.loss}))
     else:
-        print(_told(folder, planned, drive.records(planned), study.vary))
+        print(_told(folder, planned, drive.records(planned), vary))
     for failure in failures:
         print(f"isoflop: {failure.run.name} {failure.kind}: {failure.reason}", file=sys.stderr)
     if failures:

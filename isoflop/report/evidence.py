@@ -17,8 +17,8 @@ from isoflop.law.laws import LAWS
 from isoflop.law.uncertainty import Interval, interval
 from isoflop.record import Floats, Record, Records
 from isoflop.sources import read
-from isoflop.study.design import Study
 from isoflop.study.locked import FORECAST, Locked, read_locked, read_target
+from isoflop.study.study import Study
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from isoflop.record import Record
 from isoflop.sources.folder import read_folder
 from isoflop.sources.index import read_records
 from isoflop.study import design
-from isoflop.study.design import Study
 from isoflop.study.failures import note, quarantined
 from isoflop.study.launch import EXECUTORS
 from isoflop.study.launch.event import PATIENCE, Event, Executor, cancel
 from isoflop.study.ledger import Ledger
 from isoflop.study.recentre import next_centre
+from isoflop.study.study import Study
 
 CENTRES = "centres.json"
 """N around which each budget's sizes lie, in the folder of a study that recentres."""

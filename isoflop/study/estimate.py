@@ -14,10 +14,10 @@ from pathlib import Path
 from isoflop.config import RunConfig, write_run
 from isoflop.flops import compute, train_steps
 from isoflop.record import Record
-from isoflop.study.design import Study
 from isoflop.study.drive import Planned
 from isoflop.study.launch import EXECUTORS
 from isoflop.study.launch.event import Event
+from isoflop.study.study import Study
 
 SHAPES = 8
 """Shapes measured at most; the others lie between them and are interpolated in ln N."""

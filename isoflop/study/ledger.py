@@ -15,7 +15,7 @@ from isoflop.files import read_json, write_json
 from isoflop.record import Record
 from isoflop.sources.index import read_records
 from isoflop.sources.log import last_line
-from isoflop.study.design import Study
+from isoflop.study.study import Study
 
 LEDGER = "ledger.json"
 """In a study's folder: FLOPs promised to runs that somebody means to train, by run folder."""

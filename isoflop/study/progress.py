@@ -12,8 +12,8 @@ from isoflop.flops import compute, train_steps
 from isoflop.record import Record
 from isoflop.sources.log import last_line
 from isoflop.study import drive
-from isoflop.study.design import Study
 from isoflop.study.drive import Planned
+from isoflop.study.study import Study
 
 QUIET = 120.0
 """Seconds without a line in the log after which a run counts as interrupted; there are two hundred lines in a run."""
