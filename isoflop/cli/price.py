@@ -26,7 +26,6 @@ def plan(
     target: bool = False,
     workers: int | None = None,
     seconds: float = 25.0,
-    price_per_hour: float | None = None,
     json: bool = False,
 ) -> None:
     """Show the runs of a study, their size, length, memory, time and price, before anything is trained.
@@ -40,7 +39,6 @@ def plan(
         target: The larger run of [target], not the runs of the design.
         workers: Processes; None: one a core.
         seconds: Longest measurement, seconds; 0: none, and no times.
-        price_per_hour: Price of an hour of one process.
         json: Print JSON.
     """
     from isoflop.data.tokens import open_configured
@@ -58,7 +56,7 @@ def plan(
     slots = min(workers or cores, len(planned))
     wall = estimate.wall_seconds(priced, workers=slots)
     work = None if wall is None else sum(run.seconds or 0.0 for run in priced)
-    money = None if work is None or price_per_hour is None else work / 3600 * price_per_hour
+    money = None if work is None or study.price_per_hour is None else work / 3600 * study.price_per_hour
     total = {
         "runs": len(priced),
         "flops": sum(run.planned.flops for run in priced),
