@@ -173,7 +173,7 @@ def test_every_forecast_below_a_folder_is_found(
     assert main(["score"]) == 0
     out = capsys.readouterr().out
     assert "1 of 1 inside their intervals, as chance allows: of right ones 0 to 1 of 1 hold nine times in ten" in out
-    assert "waits: a/waiting/forecast.json: its run is not measured yet; `isoflop study run a/waiting --target`" in out
+    assert "waits: a/waiting: its run is not measured yet; `isoflop study run a/waiting --target`" in out
     assert "damaged: a/broken/x.forecast.json is not a forecast" in out
     told = said(capsys, "score", "a")
     assert (told["of"], len(told["waiting"]), len(told["damaged"])) == (1, 1, 1)

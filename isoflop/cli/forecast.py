@@ -251,7 +251,7 @@ def _plain(interval: Interval) -> dict[str, float | None]:
 
 def _told_optima(answer: dict[str, Any]) -> str:
     brackets = "; 90 % intervals in brackets" if answer["budgets"][0]["loss"]["low"] is not None else ""
-    lines = [f"{answer['runs']}: N {counting(answer['params_convention'])}{brackets}"]
+    lines = [f"{answer['runs']}, N {counting(answer['params_convention'])}{brackets}"]
     for row in answer["budgets"]:
         reach = row.get("reach")
         lines.append(f"C = {row['flops']:.4g} FLOPs{'' if reach is None else f', {_times(reach)}'}")
@@ -260,7 +260,7 @@ def _told_optima(answer: dict[str, Any]) -> str:
             lines.append(f"  {name:<11} {'   '.join(told)}")
         lines.append(f"  {'loss there':<11} {_short(row['loss'])} nats per token")
     farthest = max((row.get("reach") or 0.0 for row in answer["budgets"]), default=0.0)
-    return "\n".join([*lines, *(f"  note: {note}" for note in [*_warned(farthest), *answer["notes"]])])
+    return "\n".join([*lines, *(f"note: {note}" for note in [*_warned(farthest), *answer["notes"]])])
 
 
 _LABELS = {"params": "N*", "tokens": "D*", "tokens_per_param": "D*/N*"}

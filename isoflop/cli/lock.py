@@ -147,12 +147,12 @@ def _loss_elsewhere(path: Path, run: str | None, measured: float | None) -> floa
 
 def _as_dict(found: Sequence[Outcome], damaged: Sequence[str], overall: Calibration | None) -> dict[str, Any]:
     rows = [
-        {"where": str(one.path), **asdict(one.locked), "measured": one.score.measured, "error": one.score.error}
+        {"where": one.name, **asdict(one.locked), "measured": one.score.measured, "error": one.score.error}
         | {"inside": one.score.inside, "interval_score": one.score.interval_score, "changed": list(one.changed)}
         for one in found
         if one.score is not None
     ]
-    waiting = [{"where": str(one.path), "lacks": one.lacks} for one in found if one.score is None]
+    waiting = [{"where": one.name, "lacks": one.lacks} for one in found if one.score is None]
     known = {"inside": 0, "of": 0} if overall is None else {**asdict(overall), "verdict": overall.verdict}
     return {"scores": rows, "waiting": waiting, "damaged": list(damaged), **known}
 
@@ -161,7 +161,7 @@ def _told_score(one: Outcome, score: Score) -> str:
     locked = one.locked
     verdict = "inside" if score.inside else "outside"
     lines = [
-        f"{one.path}: C = {locked.flops:.4g} FLOPs, nats per token",
+        f"{one.name}: C = {locked.flops:.4g} FLOPs, nats per token",
         f"  forecast  {locked.loss:.4f}  ({locked.low:.4f} to {locked.high:.4f}, {_percent(locked)} interval)  "
         f"written {locked.made}",
         f"  measured  {score.measured:.4f}  {score.error:+.2%}: {verdict} the interval, "
@@ -178,14 +178,14 @@ def _changed(one: Outcome) -> list[str]:
 
 def _told_scores(found: Sequence[Outcome], damaged: Sequence[str], overall: Calibration | None) -> str:
     """One line a forecast, and the running calibration."""
-    wide = max(len(str(one.path)) for one in found) if found else 0
+    wide = max(len(one.name) for one in found) if found else 0
     lines = [f"{'':<{wide}}  {'FLOPs':>9}  {'forecast':>8}  {'90 % interval':<17}  {'measured':>8}  {'error':>7}"]
     for one in found:
         if one.score is None:
             continue
         locked = one.locked
         lines.append(
-            f"{one.path!s:<{wide}}  {locked.flops:>9.3g}  {locked.loss:>8.4f}  {locked.low:.4f} to {locked.high:.4f}  "
+            f"{one.name:<{wide}}  {locked.flops:>9.3g}  {locked.loss:>8.4f}  {locked.low:.4f} to {locked.high:.4f}  "
             f"{one.score.measured:>8.4f}  {one.score.error:>+7.2%}  {'a hit' if one.score.inside else 'a miss'}"
         )
     if overall is None:
@@ -197,6 +197,6 @@ def _told_scores(found: Sequence[Outcome], damaged: Sequence[str], overall: Cali
             f"{low if low == high else f'{low} to {high}'} of {overall.of} hold nine times in ten",
             f"median error {overall.median_abs_rel_error:.2%}, interval score {overall.interval_score:.4f} in ln loss",
         ]
-    lines += [f"note: {one.path}: {note}" for one in found for note in _changed(one)]
-    lines += [f"waits: {one.path}: {one.lacks}" for one in found if one.score is None]
+    lines += [f"note: {one.name}: {note}" for one in found for note in _changed(one)]
+    lines += [f"waits: {one.name}: {one.lacks}" for one in found if one.score is None]
     return "\n".join(lines + [f"damaged: {reason}" for reason in damaged])

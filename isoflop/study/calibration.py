@@ -39,6 +39,11 @@ class Outcome:
     changed: tuple[str, ...]
     """Inputs that are not as they were when the forecast was made."""
 
+    @property
+    def name(self) -> str:
+        """The study's folder, or the file of a forecast that stands alone."""
+        return str(self.path.parent if self.path.name == FORECAST and self.locked.run is not None else self.path)
+
 
 @dataclass(frozen=True)
 class Calibration:
