@@ -144,3 +144,23 @@ def test_the_courses_table() -> None:
     assert found["approach 2"].a.value == pytest.approx(0.5146, abs=5e-5)
     for name in ("approach 3", "variable projection"):
         assert pytest.approx(3.003e11, rel=2e-4) == found[name].N.value
+
+
+def test_parameters_on_their_bounds_give_no_optimum() -> None:
+    records = isoflop()
+    fitted = fit(records)
+    bound = replace(
+        fitted, parameters={**fitted.parameters, "alpha": replace(fitted.parameters["alpha"], status="on bound")}
+    )
+    with pytest.raises(
+        ValueError, match="alpha of the fitted chinchilla ended on a bound, so its optimum is no answer"
+    ):
+        APPROACHES["approach 3"](Question(records, bound, records, 0, 0))
+    points = [(n, d) for n in (1e8, 3e8, 1e9, 3e9) for d in (1e9, 1e10, 1e11)]
+    runs = tuple(
+        Record(id=str(i), params={"given": n}, tokens=d, flops=6 * n * d, loss=9 - 0.1 * np.log(n) + 1000 * d**-0.4)
+        for i, (n, d) in enumerate(points)
+    )
+    straight = Records(runs, "l.csv", "given")
+    with pytest.raises(ValueError, match=r"least squared loss of l\.csv has an exponent on its bound \(α = 0\.02"):
+        APPROACHES["variable projection"](Question(straight, fitted, straight, 0, 0))

@@ -66,7 +66,7 @@ def test_no_intervals_when_none_are_asked_for(table: Path, tmp_path: Path, capsy
     assert main(["fit", str(table), "--bootstrap", "0", "--out", out]) == 0
     assert "no interval" in capsys.readouterr().out
     assert main(["fit", str(table), "--bootstrap=-1", "--out", out]) == 2
-    assert "must be 0 (no intervals) or 20 to 100000" in capsys.readouterr().err
+    assert "must be 0 (no intervals) or 10 to 100000" in capsys.readouterr().err
     for absurd in ("1", "10000000"):
         assert main(["fit", str(table), "--bootstrap", absurd, "--out", out]) == 2
         assert f"--bootstrap {absurd} must be 0" in capsys.readouterr().err

@@ -134,3 +134,20 @@ def test_another_count_of_flops_is_noted() -> None:
 def test_to_dict_is_plain() -> None:
     said = approach2(NOISY, replicates=30).to_dict()
     assert json.loads(json.dumps(said)) is not None and said["approach"] == 2 and len(said["minima"]) == 5
+
+
+def test_budgets_that_differ_by_rounding_are_one() -> None:
+    records = isoflop_grid({"E": 1.8, "A": 300.0, "B": 1200.0, "alpha": 0.33, "beta": 0.37}, sizes=6)
+    rounded = [replace(run, budget=run.budget * (1.004 if i % 2 else 1.0)) for i, run in enumerate(records.runs)]
+    parts = budgets(replace(records, runs=tuple(rounded)))
+    assert [len(rows) for rows in parts.values()] == [6] * 5
+    assert list(parts) == pytest.approx([1e17, 1e18, 1e19, 1e20, 1e21], rel=0.005)
+    some = tuple(replace(run, budget=None) if i < 3 else run for i, run in enumerate(records.runs))
+    assert [len(rows) for rows in budgets(replace(records, runs=some)).values()] == [3, 6, 6, 6, 6]
+
+
+def test_extreme_replicates_overflow_nothing() -> None:
+    records = isoflop_grid({"E": 1.8, "A": 300.0, "B": 1200.0, "alpha": 0.33, "beta": 0.37})
+    samples = {"E": [1.0], "A": [1e147], "B": [1e-3], "alpha": [0.003], "beta": [1.5]}
+    wild = replace(fit(records), samples={name: np.array(values) for name, values in samples.items()})
+    assert np.isfinite(approach3(wild).samples["N"].level).all()

@@ -77,8 +77,8 @@ def fit(
 
 BEYOND = 10.0
 """The approaches are compared at this factor beyond the largest run, where they begin to part."""
-FEWEST_DRAWS, MOST_DRAWS = 20, 100_000
-"""Of fewer draws the 5th percentile is the least; more only fill the memory."""
+FEWEST_DRAWS, MOST_DRAWS = 10, 100_000
+"""Of fewer draws the 5th and 95th percentiles are about the least and the most; more only fill the memory."""
 
 
 def _checked(bootstrap: int, at: float | None) -> None:

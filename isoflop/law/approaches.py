@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from isoflop.law.fit import SAME, Fit, check, order
 from isoflop.law.frontier import SAME_BUDGET, Line, approach2, approach3
 from isoflop.law.laws import LAWS, Terms, optimum
-from isoflop.law.projection import project, project_again
+from isoflop.law.projection import EXPONENTS, project, project_again
 from isoflop.law.uncertainty import FEWEST, Interval, groups, interval
 from isoflop.record import Floats, Records
 
@@ -288,9 +288,14 @@ def parametric(asked: Question) -> Lines:
     """Approach 3.
 
     Raises:
-        ValueError: as `isoflop.law.frontier.approach3`.
+        ValueError: as `isoflop.law.frontier.approach3`, or a parameter that decides the optimum ended on a bound.
     """
     found = approach3(asked.fit)
+    parameters = asked.fit.parameters.items()
+    if bound := [name for name, p in parameters if p.status == "on bound" and name != "E"]:
+        raise ValueError(
+            f"{', '.join(bound)} of the fitted {asked.fit.law} ended on a bound, so its optimum is no answer; add runs"
+        )
     return Lines(found.N, found.D, found.center, found.note or f"the fitted law {asked.fit.law}", found.samples)
 
 
@@ -310,6 +315,11 @@ def projection(asked: Question) -> Lines:
         raise ValueError(
             f"the least squared loss of {runs.source} needs no term of {'N' if A <= 0 else 'D'}, so it has no "
             "optimum; add runs of other sizes and lengths"
+        )
+    if not all(1.01 * EXPONENTS[0] < float(power[0]) < EXPONENTS[1] / 1.01 for power in (best.alpha, best.beta)):
+        raise ValueError(
+            f"the least squared loss of {runs.source} has an exponent on its bound (α = {best.alpha[0]:.3g}, β = "
+            f"{best.beta[0]:.3g}), so its optimum is no answer; add runs"
         )
     center = float(np.exp(np.log(runs.C).mean()))
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from isoflop.law.fit import SAME, Fit, check
-from isoflop.law.laws import LAWS, Terms, Value, optimum
+from isoflop.law.laws import LAWS, Terms, Value
 from isoflop.law.uncertainty import Interval, groups, interval
 from isoflop.record import Floats, Records
 
@@ -310,6 +310,8 @@ def approach3(fit: Fit) -> Frontier:
 
 
 def _lines(terms: Terms, center: float) -> tuple[Line, Line]:
-    N, D = optimum(terms, center)
     a = terms.beta / (terms.alpha + terms.beta)
-    return Line(np.log(N), a), Line(np.log(D), 1 - a)
+    # `isoflop.law.laws.optimum` in logarithms: of an extreme replicate N* itself is no double
+    ln_g = np.log(terms.alpha) + np.log(terms.A) - np.log(terms.beta) - np.log(terms.B)
+    ln_n = ln_g / (terms.alpha + terms.beta) + a * np.log(center / 6)
+    return Line(ln_n, a), Line(np.log(center / 6) - ln_n, 1 - a)
