@@ -107,7 +107,10 @@ def kills(run: Path, number: int, size: int, chance: random.Random) -> str:
         step = max(done, loaded.step if loaded else 0)
     save(run, made(step + 1, size), keep_last=2)
     leftovers = sum(path.name.startswith(".") for path in (run / "checkpoints").iterdir())
-    return f"kill -9 inside a save, {number} times: {kept} old kept, {new} new, {lost} lost, {wrong} wrong, {leftovers} leftovers after the next save"
+    return (
+        f"kill -9 inside a save, {number} times: {kept} old kept, {new} new, {lost} lost, {wrong} wrong, "
+        f"{leftovers} leftovers after the next save"
+    )
 
 
 def flips(run: Path, number: int, chance: random.Random) -> str:
