@@ -84,7 +84,7 @@ def kills(run: Path, number: int, size: int, chance: random.Random) -> str:
     kept, new, lost, wrong, leftovers, step = 0, 0, 0, 0, 0, 1
     for _ in range(number):
         ours, theirs = FORK.Pipe()
-        victim = FORK.Process(target=saves, args=(run, step, size, theirs))
+        victim = FORK.Process(target=saves, args=(run, step, size, theirs), daemon=True)
         victim.start()
         done = step
         for _ in range(chance.randrange(1, 4)):

@@ -37,5 +37,5 @@ def test_a_mixture_is_named_from_the_working_directory(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("mix", ["", "a", "a=", "=1", "a=0", "a=-1", "a=nan", "a=inf", "a=1,a=2", "a=1,,b=2"])
 def test_what_is_no_mixture_is_refused(mix: str) -> None:
-    with pytest.raises(ValueError, match="must name each folder once, with a weight above 0: web=0.7,code=0.3"):
+    with pytest.raises(ValueError, match="must name each folder once, with a weight above 0"):
         parse_mix(mix)
