@@ -84,7 +84,7 @@ def kills(run: Path, number: int, size: int, chance: random.Random) -> str:
     kept, new, lost, wrong, leftovers, step = 0, 0, 0, 0, 0, 1
     for _ in range(number):
         ours, theirs = FORK.Pipe()
-        victim = FORK.Process(target=saves, args=(run, step, size, theirs))
+        victim = FORK.Process(target=saves, args=(run, step, size, theirs), daemon=True)
         victim.start()
         done = step
         for _ in range(chance.randrange(1, 4)):
@@ -107,7 +107,10 @@ def kills(run: Path, number: int, size: int, chance: random.Random) -> str:
         step = max(done, loaded.step if loaded else 0)
     save(run, made(step + 1, size), keep_last=2)
     leftovers = sum(path.name.startswith(".") for path in (run / "checkpoints").iterdir())
-    return f"kill -9 inside a save, {number} times: {kept} old kept, {new} new, {lost} lost, {wrong} wrong, {leftovers} leftovers after the next save"
+    return (
+        f"kill -9 inside a save, {number} times: {kept} old kept, {new} new, {lost} lost, {wrong} wrong, "
+        f"{leftovers} leftovers after the next save"
+    )
 
 
 def flips(run: Path, number: int, chance: random.Random) -> str:

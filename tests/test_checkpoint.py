@@ -69,3 +69,46 @@ def test_a_run_without_checkpoints_is_refused(tmp_path: Path) -> None:
     assert load_newest(tmp_path) is None
     with pytest.raises(ValueError, match="has no checkpoint yet"):
         load_required(tmp_path)
+
+
+@pytest.mark.parametrize("manifest", ["{}", "[]", '{"state.json": "0"}'])
+def test_a_manifest_that_does_not_list_the_files_is_damage(tmp_path: Path, manifest: str) -> None:
+    save(tmp_path, at(1), keep_last=2)
+    newest = save(tmp_path, at(2), keep_last=2)
+    (newest / "manifest.json").write_text(manifest)
+    loaded = load_newest(tmp_path)
+    assert loaded is not None and loaded.step == 1
+
+
+def test_a_file_too_many_is_damage(tmp_path: Path) -> None:
+    (save(tmp_path, at(2), keep_last=2) / "more.safetensors").write_bytes(b"")
+    assert load_newest(tmp_path) is None
+
+
+def test_the_last_sound_checkpoint_outlives_what_a_disk_spoilt(tmp_path: Path, monkeypatch, caplog) -> None:
+    save(tmp_path, at(1), keep_last=1)
+    real = checkpoints.write_bytes
+    monkeypatch.setattr(checkpoints, "write_bytes", lambda path, data: real(path, data[:-1] + b"?"))
+    save(tmp_path, at(2), keep_last=1)
+    assert "older ones are kept" in caplog.text and load_required(tmp_path).step == 1
+    monkeypatch.undo()
+    save(tmp_path, at(3), keep_last=1)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
+
+
+def test_the_same_step_is_saved_again_without_a_gap(tmp_path: Path, monkeypatch) -> None:
+    save(tmp_path, at(4), keep_last=1)
+    (tmp_path / "checkpoints" / ".step-00000003").mkdir()  # a killed save's
+
+    def killed(path: Path) -> None:
+        if path.name == "step-00000004":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.shutil, "rmtree", lambda path, **options: killed(path))
+        with pytest.raises(KeyboardInterrupt):
+            save(tmp_path, at(4), keep_last=1)
+    assert load_required(tmp_path).step == 4
+    save(tmp_path, at(4), keep_last=1)
+    save(tmp_path, at(5), keep_last=1)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]

@@ -1,6 +1,8 @@
 """python -m pytest tests/test_tokens.py"""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isoflop.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
 from isoflop.data.build import Recipe, build
 from isoflop.data.corpus import Corpus
+from isoflop.data.meta import TOKENIZER, TRAIN, VAL, VERIFIED
 from isoflop.data.tokenizer import ByteTokenizer
 from isoflop.data.tokens import (
     META,
-    TOKENIZER,
-    TRAIN,
-    VAL,
-    VERIFIED,
+    open_configured,
+    open_mixed,
+    open_stream,
     open_tokens,
     read_meta,
     validation_windows,
@@ -245,6 +248,72 @@ def test_what_is_no_token_folder_is_refused(folder: Path, tmp_path: Path) -> Non
     (folder / META).write_text('{"format": "something else"}')
     with pytest.raises(ValueError, match=r"meta.json does not say 'isoflop tokens 1', so .*T is no token folder"):
         open_tokens(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"dtype": "int8"}, "dtype='int8' must be one of uint16, uint32"),
+        ({"vocab_size": "256"}, "vocab_size='256' must be a whole number"),
+        ({"end_of_text": 256}, "end_of_text=256 must lie below vocab_size=256"),
+        ({"bytes_per_token": 0}, "bytes_per_token=0 must be positive"),
+        ({"tokenizer_sha256": "ab"}, "tokenizer_sha256='ab' must be 64 hexadecimal digits"),
+        ({"train": {"tokens": 3}}, "train.documents is missing"),
+        ({"val": None}, "val.documents is missing"),
+        ({"sources": 3}, "sources=3 must be a list"),
+    ],
+)
+def test_every_field_of_meta_is_checked(change: dict, sentence: str, folder: Path) -> None:
+    (folder / META).write_text(json.dumps(read_meta(folder) | change))
+    # in a process of its own: here jaxtyping looks at the types before the code does
+    code = f"from pathlib import Path; from isoflop.data.meta import read_meta; read_meta(Path({str(folder)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"meta.json: {sentence}" in done.stderr and "; bring it back, or build the folder again" in done.stderr
+
+
+# mixtures
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    for name, letter in (("web", "w"), ("code", "c")):
+        (tmp_path / name).mkdir()
+        for n in range(60):
+            (tmp_path / name / f"{n}.txt").write_text(letter * (50 + n))
+        build(Recipe(corpus=Corpus(sources=(str(tmp_path / name),))), tmp_path / f"T{name}")
+    return tmp_path
+
+
+def test_a_mixture_trains_and_measures_by_weight(place: Path) -> None:
+    config = RunConfig(
+        model=ModelConfig(context_length=8),
+        data=DataConfig(data=str(place), mix="Tweb=0.75,Tcode=0.25"),
+        optim=OptimConfig(),
+        train=TrainConfig(steps=1, batch_size=64),
+        data_sha256="0",
+    )
+    tokens = open_configured(config.data, vocab_size=256)
+    web = (tokens.val == ord("w")).sum() / ((tokens.val == ord("w")) | (tokens.val == ord("c"))).sum()
+    assert web == pytest.approx(0.75, abs=0.12)
+    assert tokens.val[-1] == tokens.end_of_text
+    assert tokens.train_tokens == sum(read_meta(place / name)["train"]["tokens"] for name in ("Tweb", "Tcode"))
+    stream = open_stream(config, tokens)
+    rows = np.concatenate([stream.batch(step)[0] for step in range(16)])
+    assert (rows == ord("w")).any(1).sum() == 768 and list(stream.seen(16)) == ["Tweb", "Tcode"]
+    other = open_mixed(place, {"Tweb": 0.5, "Tcode": 0.5})
+    assert other.fingerprint != tokens.fingerprint
+
+
+def test_folders_that_do_not_mix_are_refused_or_named(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sources = Corpus(sources=(str(place / "code"),))
+    build(Recipe(corpus=sources, seed=1), place / "Tseed")
+    open_mixed(place, {"Tweb": 0.5, "Tseed": 0.5})
+    assert "were split by another seed or val_fraction" in caplog.text
+    build(Recipe(corpus=sources, tokenizer="bpe", vocab_size=260), place / "Tbpe")
+    with pytest.raises(ValueError, match="have different tokenizers; build it again with --tokenizer"):
+        open_mixed(place, {"Tweb": 0.5, "Tbpe": 0.5})
+    with pytest.raises(ValueError, match="val='x' is for a raw file, but mix names token folders; leave it out"):
+        open_configured(DataConfig(data=str(place), mix="Tweb=1", val="x"), vocab_size=256)
 
 
 # validation windows
