@@ -1,9 +1,13 @@
 """python -m pytest tests/test_ablation.py"""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from isoflop.config import DataConfig
+from isoflop.data.tokens import PIECE, open_configured
 from isoflop.flops import count_params
 from isoflop.presets import preset
 from isoflop.study.ablation import SAME_PARAMS, of_params, parse, written
@@ -83,3 +87,17 @@ def test_what_cannot_be_varied_is_refused(fields: dict, message: str) -> None:
             Study(**{"design": "ablation", "vary": ("num_heads=1,2",), "widths": (16,), "budgets": (1e11,)} | fields),
             **FACTS,
         )
+
+
+def test_a_corpus_is_held_down_to_pieces_of_all_of_it(tmp_path: Path) -> None:
+    np.arange(20 * PIECE, dtype=np.int32).tofile(tmp_path / "ids.bin")
+    data = DataConfig(data=str(tmp_path / "ids.bin"), train_tokens=3 * PIECE - 5)
+    whole = open_configured(replace(data, train_tokens=None), vocab_size=20 * PIECE)
+    held = open_configured(data, vocab_size=20 * PIECE)
+    assert len(held.train) == len(set(held.train.tolist())) == 3 * PIECE - 5
+    assert held.fingerprint == whole.fingerprint and len(held.val) == len(whole.val)
+    # first, middle and last
+    middle = (len(whole.train) - PIECE) // 2
+    assert held.train[[0, PIECE, 2 * PIECE]].tolist() == [0, middle, len(whole.train) - PIECE]
+    with pytest.raises(ValueError, match="train_tokens=999999999 are more than the"):
+        open_configured(replace(data, train_tokens=999_999_999), vocab_size=20 * PIECE)

@@ -148,7 +148,7 @@ def open_configured(data: DataConfig, *, vocab_size: int) -> Tokens:
     return tokens if data.train_tokens is None else replace(tokens, train=_spread(tokens.train, data.train_tokens))
 
 
-def _spread(ids: Ids, count: int) -> Ids:
+def _spread(ids: Ids, count: int) -> Integer[np.ndarray, " kept"]:
     """Take so many ids in pieces that are evenly spread, so that a part of a corpus is like the whole."""
     if count > len(ids):
         raise ValueError(f"train_tokens={count} are more than the {len(ids)} that the data has; ask for less")

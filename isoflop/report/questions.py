@@ -43,6 +43,7 @@ def rate(answer: Answer, ax: Axes, lang: Lang = "en") -> Axes:
             ax.plot(curve["rates"], curve["loss"], style, color=colour, label=label, markersize=5)
             rates += curve["rates"]
     log_axis(ax, "x", min(rates) / 1.2, max(rates) * 1.2, write=lambda value: f"{value:g}")
+    ax.set_xticks(sorted(set(rates)))
     ax.set(xlabel=_say("rate axis", lang), ylabel=_say("L", lang), title=_say("rate", lang))
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax

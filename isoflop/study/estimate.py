@@ -77,6 +77,7 @@ def price(planned: Sequence[Planned], speeds: Sequence[Speed], study: Study, *, 
         config = run.config
         steps = train_steps(config.model, config.train, train_tokens=train_tokens)
         tokens = steps * config.train.batch_size * config.model.context_length
+        epochs = tokens / (config.data.train_tokens or train_tokens)
         params = compute(config.model) / 6
         speed = _between(speeds, params)
         out.append(
@@ -85,12 +86,10 @@ def price(planned: Sequence[Planned], speeds: Sequence[Speed], study: Study, *, 
                 params=params,
                 tokens=tokens,
                 steps=steps,
-                epochs=tokens / train_tokens,
+                epochs=epochs,
                 memory=None if speed is None else speed.memory,
                 seconds=None if speed is None else _seconds(config, speed, steps - config.first_step),
-                warnings=tuple(
-                    _warnings(run, study, params=params, steps=steps, tokens=tokens, epochs=tokens / train_tokens)
-                ),
+                warnings=tuple(_warnings(run, study, params=params, steps=steps, tokens=tokens, epochs=epochs)),
             )
         )
     return out

@@ -131,17 +131,11 @@ def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _verdict(rows: list[dict[str, Any]], best: list[dict[str, Any]], law: dict[str, Any]) -> str:
-    said = []
-    for row in rows:
-        at, e = row["at"], row["epochs"]
-        if row["turned"]:
-            after = e[at + 1]
-            before = f"{e[at - 1]:.3g}" if at else "the shortest run"
-            said.append(
-                f"with {row['pool']:.3g} unique tokens and N = {row['N']:.4g} validation loss turns after {e[at]:.3g} "
-                f"epochs (between {before} and {after:.3g})"
-            )
-    turns = "; ".join(said) + "." if said else "Validation loss turns nowhere within these runs."
+    turns = (
+        "; ".join(_turns(rows)) + "."
+        if any(row["turned"] for row in rows)
+        else ("Validation loss turns nowhere within these runs.")
+    )
     lines = [turns[0].upper() + turns[1:]]
     for item in best:
         tail = f" ({' and '.join(item['open'])} at the end of what was tried)" if item["open"] else ""
@@ -151,6 +145,20 @@ def _verdict(rows: list[dict[str, Any]], best: list[dict[str, Any]], law: dict[s
         )
     lines.append(_of_law(law))
     return " ".join(lines)
+
+
+def _turns(rows: list[dict[str, Any]]) -> list[str]:
+    """Say where the loss turns, sizes that agree together."""
+    alike: dict[str, list[str]] = {}
+    for row in (row for row in rows if row["turned"]):
+        at, e = row["at"], row["epochs"]
+        before = f"{e[at - 1]:.3g}" if at else "the shortest run"
+        said = (
+            f"with {row['pool']:.3g} unique tokens validation loss turns after {e[at]:.3g} epochs (between {before} "
+            f"and {e[at + 1]:.3g})"
+        )
+        alike.setdefault(said, []).append(f"{row['N']:.3g}")
+    return [f"{said} at N = {', '.join(sizes)}" for said, sizes in alike.items()]
 
 
 def _of_law(law: dict[str, Any]) -> str:

@@ -178,8 +178,8 @@ def _factors(width: int, depth: int) -> tuple[tuple[str, int, str], ...]:
 LITERATURE = (
     Cited(
         "arXiv:2203.03466",
-        "under μP the best rate stays as width grows: carried over from 13 million parameters to 350 million (BERT-large) "
-        "and from 40 million to 6.7 billion (GPT-3)",
+        "under μP the best rate stays as width grows: carried over from 13 million parameters to 350 million "
+        "(BERT-large), and from 40 million to 6.7 billion (GPT-3)",
     ),
     Cited(
         "arXiv:2505.01618",
