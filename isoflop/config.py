@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from isoflop.architecture import ModelConfig as ModelConfig
-from isoflop.fields import fraction, of_their_types, positive
+from isoflop.fields import ADDED, fraction, of_their_types, positive
 from isoflop.files import read_json, write_json
 from isoflop.places import found, lasting, parse_mix
 
@@ -24,8 +24,6 @@ TokenDtype = Literal["int16", "uint16", "int32", "uint32", "int64"]
 
 PASSING: Mapping[str, bool] = {"identity": False}
 """Marks a field that changes where or how often a run writes, not what it computes: left out of the run's id."""
-ADDED: Mapping[str, bool] = {"added": True}
-"""Marks a field that older runs lack: part of the id only where it differs from its default, so that theirs stay."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +42,7 @@ class DataConfig:
     """Id that ends a document in a raw file, so that the hold-out starts with a document."""
     tokenizer_file: str | None = field(default=None, metadata=PASSING)
     """The tokenizer.json of a raw file, which gives its vocabulary and end of text."""
-    train_tokens: int | None = None
+    train_tokens: int | None = field(default=None, metadata=ADDED)
     """Train on so many of the training tokens, evenly spread, over and over where the run is longer; None: on all."""
     val_tokens: int = 262_144
     """Validation tokens of one evaluation, strided over the whole validation file."""

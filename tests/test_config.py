@@ -85,3 +85,8 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="this is not a run's configuration"):
         read_run(tmp_path)
+
+
+def test_ids_of_earlier_versions_stay_valid() -> None:
+    # as isoflop 0.1.0 named this run: a field that is added later must be marked ADDED
+    assert RUN.id == "d128-l4-639e74fde1"

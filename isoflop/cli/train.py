@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Signals that ask a run to save and stop; the last is the warning that queues send before a time limit."""
-ORPHAN = 4.0
+ORPHAN = 3.0
 """Seconds that a worker without a driver gets to save its checkpoint."""
 
 
@@ -70,6 +70,8 @@ def train(
         optim: Optimizer.
         train: Length and batch.
     """
+    if folder == "-":  # before torch is imported, which takes seconds in which the driver may die as well
+        threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
     place(threads, core)
     if folder == "-":
         return _serve()
@@ -316,7 +318,6 @@ def _serve() -> None:
             print(json_module.dumps(line), flush=True)
 
     with stop_on_signal() as should_stop:
-        threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
         say(event="ready")
         for line in iter(sys.stdin.readline, ""):
             if should_stop():
