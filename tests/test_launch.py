@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from isoflop.config import DataConfig, TrainConfig, preset, read_run
+from isoflop.config import DataConfig, TrainConfig, read_run
 from isoflop.files import write_json
 from isoflop.lm.journal import read_journal, trained_twice
 from isoflop.presets import preset
