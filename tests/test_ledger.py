@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from isoflop.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
 from isoflop.files import write_json
 from isoflop.record import Record
 from isoflop.study.ledger import LEDGER, LOOK, Amount, Ledger, told
@@ -29,7 +30,14 @@ def done(
 
 def begun(folder: Path, name: str, *, flops: float, seconds: float = 36.0) -> Path:
     run = folder / "runs" / name
-    run.mkdir(parents=True)
+    config = RunConfig(
+        model=ModelConfig(),
+        data=DataConfig(data="t"),
+        optim=OptimConfig(),
+        train=TrainConfig(steps=3),
+        data_sha256="ab",
+    )
+    write_json(run / "config.json", config.to_dict())
     line = {"step": 1, "tokens": 1, "flops": flops, "train_loss": 3.0, "seconds": seconds}
     (run / "log.jsonl").write_text(json.dumps(line) + "\n")
     return run
@@ -42,7 +50,7 @@ def wanted(folder: Path, *names: str, flops: float) -> dict[Path, float]:
 def test_spent_is_what_done_failed_and_running_runs_used_each_once(tmp_path: Path) -> None:
     done(tmp_path, "a", flops=5e9, seconds=360)
     done(tmp_path, "far", flops=7e9, seconds=360, place="target")
-    done(tmp_path, "branch", flops=9e9, seconds=36, own_flops=2e9)
+    done(tmp_path, "branch", flops=9e9, seconds=36, spent_flops=2e9)
     begun(tmp_path, "failed", flops=1e9, seconds=36)
     account = Ledger(tmp_path, study(cap_flops=20e9, cap_hours=1.0))
     balance = account.balance()

@@ -31,7 +31,7 @@ def show(config: RunConfig, *, out: str | None, json: bool) -> None:
     from isoflop.lm.run import open_data
     from isoflop.lm.train import rehearse
 
-    train_tokens = len(open_data(config).train)
+    train_tokens = open_data(config).train_tokens
     steps = train_steps(config.model, config.train, train_tokens=train_tokens)
     per_step = config.train.batch_size * config.model.context_length
     params, free = count_params(config.model), psutil.virtual_memory().available

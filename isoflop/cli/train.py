@@ -193,7 +193,7 @@ def _branch(place: str, decay_to: int, out: Path, *parts: Any) -> RunConfig:
             f"a branch keeps the recipe of its trunk {trunk}, but the command gives {', '.join(told)}; leave that out"
         )
     step = checkpoint.load_required(trunk).step if step is None else checkpoint.load_step(trunk, step).step
-    train_tokens = len(open_data(given).train)
+    train_tokens = open_data(given).train_tokens
     away = os.path.relpath(trunk, out / config.id)
     return branch(given, step, tokens=decay_to, train_tokens=train_tokens, folder=away)
 

@@ -180,7 +180,7 @@ def _base(
         model = replace(model, vocab_size=vocab_size)
     tokens = open_configured(data, vocab_size=model.vocab_size)
     parts: dict[str, Any] = {"model": model, "data": data, "optim": optim, "train": train}
-    return RunConfig(**parts, data_sha256=tokens.fingerprint), len(tokens.train)
+    return RunConfig(**parts, data_sha256=tokens.fingerprint), tokens.train_tokens
 
 
 @contextmanager

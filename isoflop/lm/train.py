@@ -298,7 +298,7 @@ def _finish(run: Run, steps: int, final: Evaluation | None, reason: str | None) 
         "spent_tokens": spent,
         "spent_flops": spent * compute(config.model),
         "is_final": config.optim.schedule != "constant",
-        "learning_rate": config.optim.peak_lr(config.model.d_model),
+        "learning_rate": config.optim.peak_lr(config.model.rate_width),
         "rate_rule": config.optim.rule,
         "train_loss": None if final is None else state.train_loss,
         "perplexity": None if final is None else final.perplexity,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import filelock
 
+from isoflop.config import read_run
 from isoflop.files import read_json, write_json
 from isoflop.record import Record
 from isoflop.sources.index import read_records
@@ -139,7 +140,8 @@ class Ledger:
         for run in every - used.keys():
             log = self.folder / run / "log.jsonl"
             if log.exists() and (line := last_line(log)):
-                used[run] = Amount(line["flops"], line["seconds"] / 3600)
+                trained = 1 - read_run(log.parent).first_step / line["step"]
+                used[run] = Amount(line["flops"] * trained, line["seconds"] / 3600)
         return used, done.hours / done.flops if done.flops else 0.0
 
     def _promised(self) -> dict[str, float]:
@@ -158,7 +160,7 @@ class Ledger:
 
 def cost(record: Record) -> Amount:
     """What a run cost itself: a branch does not pay for its trunk."""
-    own = record.measured.get("own_flops", record.flops)
+    own = record.measured.get("spent_flops", record.flops)
     return Amount(float(own), float(record.measured.get("seconds", 0.0)) / 3600)
 
 

@@ -93,12 +93,13 @@ def _underway(run: Planned, train_tokens: int) -> Underway | None:
     if line is None:
         return None
     config = run.config
+    flops = (1 - config.first_step / line["step"]) * line["tokens"] * compute(config.model)
     return Underway(
         planned=run,
         step=line["step"],
         steps=train_steps(config.model, config.train, train_tokens=train_tokens),
         loss=line["train_loss"],
-        flops=line["tokens"] * compute(config.model),
-        rate=line["tokens"] * compute(config.model) / max(line["seconds"], 1e-3),
+        flops=flops,
+        rate=flops / max(line["seconds"], 1e-3),
         silent=max(0.0, time.time() - log.stat().st_mtime),
     )
