@@ -19,9 +19,10 @@ from isoflop.report.words import Lang
 
 if TYPE_CHECKING:
     from isoflop.law.transfer import Coordinates, Transfer, Verdict
+    from isoflop.study.drive import Planned
 
 CHECKED_RATE = 0.01
-"""Large: at the default widths the control's activations grow as d_model^2 within five steps (docs/log.md)."""
+"""Large: at the default widths the control's activations grow faster than d_model^2 within five updates."""
 FLAT_RATE = OptimConfig(lr=CHECKED_RATE, lr_width=None, schedule="constant", warmup_steps=0, warmup_fraction=0.0)
 
 
@@ -68,20 +69,11 @@ def coordcheck(
     place(threads)
     from isoflop.files import write_bytes
     from isoflop.law.transfer import judge
-    from isoflop.lm.coordinates import measure
     from isoflop.report.axes import panels
     from isoflop.report.transfer import activations
 
     run, _ = _base(preset, model_config, data, optim, train)
-    base = replace(run, model=replace(run.model, d_model=widths[0], num_layers=(*depths, run.model.num_layers)[0]))
-    names: list[ParametrizationKind] = list(dict.fromkeys(("standard", *parametrization)))
-    tasks: list[tuple[ParametrizationKind, Any, tuple[int, ...]]] = [(name, "width", widths) for name in names]
-    deep: list[ParametrizationKind] = [name for name in names if "base_depth" in BASES[name]]
-    tasks += [(name, "depth", depths) for name in ("standard", *deep) if deep and len(depths) > 1]
-    checked = []
-    with _bar(sum(len(sizes) for *_, sizes in tasks) * seeds, quiet=json) as advance:
-        for name, axis, sizes in tasks:
-            checked.append(measure(base, name, axis, sizes, seeds=seeds, on_run=advance))
+    checked = _measured(run, parametrization, widths, depths, seeds, quiet=json)
     verdicts, path = judge(checked), Path(out or "coordcheck.png")
     write_bytes(path, panels([partial(activations, one, lang=lang) for one in checked], lang))
     if json:
@@ -137,21 +129,13 @@ def lr_sweep(
     from isoflop.law.transfer import transfer
     from isoflop.report.axes import panels
     from isoflop.report.transfer import rates as draw
-    from isoflop.study.drive import drive
     from isoflop.study.sweep import Sweep, plan
 
     base, train_tokens = _base(preset, model_config, data, optim, train)
     varied: dict[str, Any] = {"widths": widths, "depths": depths, "rates": rates, "seeds": seeds}
     sweep = Sweep(base=base, parametrizations=parametrization, **varied)
     planned = plan(sweep, Path(out), train_tokens=train_tokens)
-    todo = [one for one in planned if one.record is None]
-    with _bar(len(todo), quiet=json or not todo) as advance:
-        lost = drive(planned, workers=workers, on_event=lambda event: advance() if event.kind in _ENDS else None)
-    for event in lost:
-        print(f"isoflop: {event.run.name} {event.kind}: {event.reason}", file=sys.stderr)
-    if lost:
-        print("isoflop: the same command tries these runs again", file=sys.stderr)
-        sys.exit(1)
+    _trained(planned, workers, quiet=json)
     found, path = transfer([one.record for one in planned if one.record]), Path(out) / "lr-sweep.png"
     write_bytes(path, panels([partial(draw, one, lang=lang) for one in found], lang))
     if json:
@@ -162,6 +146,20 @@ def lr_sweep(
 
 
 _ENDS = ("done", "diverged")
+
+
+def _trained(planned: Sequence[Planned], workers: int | None, *, quiet: bool) -> None:
+    """Train what is not done yet; leave with exit code 1 where a run was lost."""
+    from isoflop.study.drive import drive
+
+    todo = [one for one in planned if one.record is None]
+    with _bar(len(todo), quiet=quiet or not todo) as advance:
+        lost = drive(planned, workers=workers, on_event=lambda event: advance() if event.kind in _ENDS else None)
+    for event in lost:
+        print(f"isoflop: {event.run.name} {event.kind}: {event.reason}", file=sys.stderr)
+    if lost:
+        print("isoflop: the same command tries these runs again", file=sys.stderr)
+        sys.exit(1)
 
 
 def _base(
@@ -181,6 +179,30 @@ def _base(
     tokens = open_configured(data, vocab_size=model.vocab_size)
     parts: dict[str, Any] = {"model": model, "data": data, "optim": optim, "train": train}
     return RunConfig(**parts, data_sha256=tokens.fingerprint), tokens.train_tokens
+
+
+def _measured(
+    run: RunConfig,
+    parametrization: tuple[ParametrizationKind, ...],
+    widths: tuple[int, ...],
+    depths: tuple[int, ...],
+    seeds: int,
+    *,
+    quiet: bool,
+) -> list[Coordinates]:
+    """Measure each parametrization along the axes that it takes care of, and the control along all."""
+    from isoflop.lm.coordinates import measure
+
+    base = replace(run, model=replace(run.model, d_model=widths[0], num_layers=(*depths, run.model.num_layers)[0]))
+    names: list[ParametrizationKind] = list(dict.fromkeys(("standard", *parametrization)))
+    tasks: list[tuple[ParametrizationKind, Any, tuple[int, ...]]] = [(name, "width", widths) for name in names]
+    deep: list[ParametrizationKind] = [name for name in names if "base_depth" in BASES[name]]
+    tasks += [(name, "depth", depths) for name in ("standard", *deep) if deep and len(depths) > 1]
+    checked = []
+    with _bar(sum(len(sizes) for *_, sizes in tasks) * seeds, quiet=quiet) as advance:
+        for name, axis, sizes in tasks:
+            checked.append(measure(base, name, axis, sizes, seeds=seeds, on_run=advance))
+    return checked
 
 
 @contextmanager
