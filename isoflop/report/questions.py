@@ -26,7 +26,7 @@ def regime(answer: Answer, ax: Axes, lang: Lang = "en") -> Axes:
         ax.axhline(value, color=GREY, linewidth=1, linestyle=":")
         ax.annotate(label, (1.0, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY)
     log_axis(ax, "x", N.min() / 1.15, N.max() * 1.15)
-    ax.set_ylim(min(0.3, a.min() - 0.05), max(0.8, a.max() + 0.05))
+    ax.set_ylim(min(0.0, a.min() - 0.05), max(1.0, a.max() + 0.05))
     ax.set(xlabel=_say("smallest N", lang), ylabel=_say("exponent", lang), title=_say("regime", lang))
     ax.legend(loc="best")
     return ax
