@@ -148,7 +148,7 @@ def test_the_band_of_shapes_comes_back() -> None:
 
 def test_noise_wider_than_the_band_is_not_decided() -> None:
     answer = aspect(shapes(0.05))
-    assert not answer.decided and answer.verdict.startswith("Not decided")
+    assert not answer.decided and answer.verdict.startswith("Not decided") and "no shape is for sure" in answer.verdict
 
 
 def test_a_band_may_reach_the_last_shape() -> None:

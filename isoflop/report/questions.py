@@ -55,7 +55,8 @@ def aspect(answer: Answer, ax: Axes, lang: Lang = "en") -> Axes:
     for row, colour in zip(answer.numbers["cells"], COLOURS, strict=False):
         x, best = np.array(row["aspect"]), min(row["loss"])
         over = 100 * (np.array(row["loss"]) / best - 1)
-        size = compact(row["size"]) if row["kind"] == "tokens" else power(row["size"])
+        # mathtext beside Chinese has no font for it
+        size = compact(row["size"]) if row["kind"] == "tokens" else f"{row['size']:.2g}".replace("e+", "e")
         label = _say("same tokens" if row["kind"] == "tokens" else "same FLOPs", lang).format(size=size)
         ax.plot(x, over, "o-", color=colour, label=label, markersize=7)
         losses = 100 * (np.array(row["losses"]) / best - 1)
