@@ -12,6 +12,8 @@ from isoflop.report.words import Lang
 from isoflop.study.questions.answer import Answer
 
 COLOURS = (BLUE, ORANGE, GREEN, PINK)
+MARKS = ("o-", "s--", "^-.", "d:", "v-", "P--", "X-.", "*:")
+"""Told apart without colour too."""
 
 
 def regime(answer: Answer, ax: Axes, lang: Lang = "en") -> Axes:
@@ -39,7 +41,7 @@ def rate(answer: Answer, ax: Axes, lang: Lang = "en") -> Axes:
         ax.axvline(row["rate"], color=colour, linewidth=1, linestyle=":")
         for i, curve in enumerate(row["curves"]):
             label = f"{row['parametrization']} {curve['d_model']}×{curve['num_layers']}"
-            style = ("o-", "s--", "^-.", "d:")[i % 4]
+            style = MARKS[i % len(MARKS)]
             ax.plot(curve["rates"], curve["loss"], style, color=colour, label=label, markersize=5)
             rates += curve["rates"]
     log_axis(ax, "x", min(rates) / 1.2, max(rates) * 1.2, write=lambda value: f"{value:g}")
@@ -138,7 +140,7 @@ def epochs(answer: Answer, ax: Axes, lang: Lang = "en") -> Axes:
     every = np.concatenate([row["epochs"] for row in rows])
     for row in rows:
         colour = COLOURS[pools.index(row["pool"]) % 4]
-        style = ("o-", "s--", "^-.", "d:")[sizes.index(row["N"]) % 4]
+        style = MARKS[sizes.index(row["N"]) % len(MARKS)]
         label = _say("curve", lang).format(pool=compact(row["pool"]), N=compact(row["N"]))
         ax.plot(row["epochs"], row["loss"], style, color=colour, markersize=5, label=label)
         at = row["at"]
