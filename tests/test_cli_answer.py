@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 
 from isoflop.cli.app import main
+from isoflop.config import DataConfig, TrainConfig
 from isoflop.files import write_json
-from isoflop.record import Records
+from isoflop.flops import params_by_convention
+from isoflop.presets import preset
+from isoflop.record import Record, Records
+from isoflop.study import drive
 from isoflop.study.study import Study
 from tests.test_questions import batches, head_counts
 
@@ -53,3 +57,32 @@ def test_what_the_runs_cannot_support_is_refused_in_one_sentence(tmp_path: Path,
     where = folder(tmp_path, replace(made, runs=made.runs[:5]))
     assert main(["study", "answer", str(where)]) == 2
     assert "all runs have num_heads 1, so nothing can be compared" in capsys.readouterr().err
+
+
+def test_a_study_that_asks_ends_with_its_answer(
+    token_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    study = Study(
+        question="heads",
+        design="ablation",
+        vary=("num_heads=1,2",),
+        seeds=3,
+        widths=(8,),
+        lengths=(1600,),
+        model=preset("small", context_length=16),
+        data=DataConfig(data=str(token_folder), val_tokens=256),
+        train=TrainConfig(batch_size=1),
+    )
+    drive.settle(study, tmp_path)
+    for i, run in enumerate(drive.plan(study, tmp_path)):
+        params, config = params_by_convention(run.config.model), run.config.to_dict()
+        loss = 2.0 + 0.1 * (run.config.model.num_heads or 0) + 0.001 * i
+        made = Record(id=run.config.id, params=params, tokens=1600.0, flops=run.flops, loss=loss, config=config)
+        made.write(run.folder / "record.json")
+    assert main(["study", "run", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "num_heads  loss, nats per token, of each seed" in said and "6 of 6 runs complete" in said
+    assert "1.6e+03 tokens        8       2            1    2.1" in said
+    assert "At d_model 8 and 1.6e+03 tokens 1 heads of 8 are best; worse, in nats per token, is 2 by 0.10" in said
+    assert main(["study", "status", str(tmp_path)]) == 0
+    assert "num_heads" in capsys.readouterr().out

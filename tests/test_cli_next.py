@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from isoflop.cli.app import main
-from isoflop.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+from isoflop.config import DataConfig, OptimConfig, RunConfig, TrainConfig
 from isoflop.flops import compute, params_by_convention
 from isoflop.presets import preset
 from isoflop.record import Record
@@ -85,11 +85,12 @@ def test_own_runs_get_shapes_and_commands(
     told = json.loads(capsys.readouterr().out)
     made: list[tuple[Any, ...]] = []
 
-    def catch(out: Path, data: DataConfig, model: ModelConfig, optim: OptimConfig, train: TrainConfig) -> Path:
+    def catch(*started: Any) -> None:
+        *_, out, data, model, optim, train = started
         made.append((out, data, model, optim, train))
         raise ValueError("caught")
 
-    monkeypatch.setattr("isoflop.cli.train._new_run", catch)
+    monkeypatch.setattr("isoflop.cli.train._started", catch)
     for run in told["runs"][:2]:
         assert main(shlex.split(run["command"])[1:]) == 2
         out, data, model, optim, train = made[-1]

@@ -131,7 +131,7 @@ def test_sgd_equals_torchs_with_decay_apart_from_the_gradient(decay: float) -> N
 def test_muon_takes_each_matrix_of_the_blocks_and_leaves_the_rest_to_adamw() -> None:
     config = preset("llama", vocab_size=13, context_length=8, d_model=16, num_layers=1, num_heads=4, num_kv_heads=2)
     model = Transformer(config)
-    optimizer, _ = build(model, OptimConfig(optimizer="muon"), d_model=16)
+    optimizer, _ = build(model, OptimConfig(optimizer="muon"), shape=config)
     inside, outside = optimizer.param_groups
     rows = [(height, width) for _, height, width in inside["matrices"]]
     assert rows == [(16, 16), (8, 16), (8, 16), (16, 16), (48, 16), (48, 16), (16, 48)]  # q, k, v, out, gate, up, down

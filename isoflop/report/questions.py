@@ -12,6 +12,8 @@ from isoflop.report.words import Lang
 from isoflop.study.questions.answer import Answer
 
 COLOURS = (BLUE, ORANGE, GREEN, PINK)
+MARKS = ("o-", "s--", "^-.", "d:", "v-", "P--", "X-.", "*:")
+"""Told apart without colour too."""
 
 
 def regime(answer: Answer, ax: Axes, lang: Lang = "en") -> Axes:
@@ -26,7 +28,7 @@ def regime(answer: Answer, ax: Axes, lang: Lang = "en") -> Axes:
         ax.axhline(value, color=GREY, linewidth=1, linestyle=":")
         ax.annotate(label, (1.0, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY)
     log_axis(ax, "x", N.min() / 1.15, N.max() * 1.15)
-    ax.set_ylim(min(0.3, a.min() - 0.05), max(0.8, a.max() + 0.05))
+    ax.set_ylim(min(0.0, a.min() - 0.05), max(1.0, a.max() + 0.05))
     ax.set(xlabel=_say("smallest N", lang), ylabel=_say("exponent", lang), title=_say("regime", lang))
     ax.legend(loc="best")
     return ax
@@ -39,7 +41,7 @@ def rate(answer: Answer, ax: Axes, lang: Lang = "en") -> Axes:
         ax.axvline(row["rate"], color=colour, linewidth=1, linestyle=":")
         for i, curve in enumerate(row["curves"]):
             label = f"{row['parametrization']} {curve['d_model']}×{curve['num_layers']}"
-            style = ("o-", "s--", "^-.", "d:")[i % 4]
+            style = MARKS[i % len(MARKS)]
             ax.plot(curve["rates"], curve["loss"], style, color=colour, label=label, markersize=5)
             rates += curve["rates"]
     log_axis(ax, "x", min(rates) / 1.2, max(rates) * 1.2, write=lambda value: f"{value:g}")
@@ -55,7 +57,8 @@ def aspect(answer: Answer, ax: Axes, lang: Lang = "en") -> Axes:
     for row, colour in zip(answer.numbers["cells"], COLOURS, strict=False):
         x, best = np.array(row["aspect"]), min(row["loss"])
         over = 100 * (np.array(row["loss"]) / best - 1)
-        size = compact(row["size"]) if row["kind"] == "tokens" else power(row["size"])
+        # mathtext beside Chinese has no font for it
+        size = compact(row["size"]) if row["kind"] == "tokens" else f"{row['size']:.2g}".replace("e+", "e")
         label = _say("same tokens" if row["kind"] == "tokens" else "same FLOPs", lang).format(size=size)
         ax.plot(x, over, "o-", color=colour, label=label, markersize=7)
         losses = 100 * (np.array(row["losses"]) / best - 1)
@@ -137,7 +140,7 @@ def epochs(answer: Answer, ax: Axes, lang: Lang = "en") -> Axes:
     every = np.concatenate([row["epochs"] for row in rows])
     for row in rows:
         colour = COLOURS[pools.index(row["pool"]) % 4]
-        style = ("o-", "s--", "^-.", "d:")[sizes.index(row["N"]) % 4]
+        style = MARKS[sizes.index(row["N"]) % len(MARKS)]
         label = _say("curve", lang).format(pool=compact(row["pool"]), N=compact(row["N"]))
         ax.plot(row["epochs"], row["loss"], style, color=colour, markersize=5, label=label)
         at = row["at"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -153,12 +154,7 @@ def guessed_widths(study: Study, budget: float, *, centre: float | None = None) 
     grain = math.lcm(2 * (study.model.num_heads or 1), 4)
     centre = math.sqrt(budget / (6 * study.tokens_per_param)) if centre is None else centre
     exponents = [0.0] if study.sizes == 1 else [2 * i / (study.sizes - 1) - 1 for i in range(study.sizes)]
-    widths: list[int] = []
-    width = grain
-    for wanted in (centre * study.span**exponent for exponent in exponents):
-        while _compute_params(study, width) < wanted and _nearer(study, width, grain, wanted):
-            width += grain
-        widths.append(width)
+    widths = [_width(study, grain, centre * study.span**exponent) for exponent in exponents]
     if len(set(widths)) < study.sizes:
         raise ValueError(
             f"a budget of {budget:g} FLOPs has room for {len(set(widths))} different widths within ×/÷ {study.span:g} "
@@ -171,9 +167,14 @@ def _compute_params(study: Study, width: int) -> float:
     return compute(_run(study, width, 1.0, "").model) / 6
 
 
-def _nearer(study: Study, width: int, grain: int, wanted: float) -> bool:
-    here, there = _compute_params(study, width), _compute_params(study, width + grain)
-    return abs(math.log(there / wanted)) < abs(math.log(here / wanted))
+def _width(study: Study, grain: int, wanted: float) -> int:
+    """Return the multiple of `grain` whose N is nearest to the wanted one in the logarithm."""
+    most = 1
+    while _compute_params(study, most * grain) < wanted:
+        most *= 2
+    above = bisect.bisect_left(range(1, most), wanted, key=lambda n: _compute_params(study, n * grain)) + 1
+    both = [max(1, above - 1), above]
+    return grain * min(both, key=lambda n: abs(math.log(_compute_params(study, n * grain) / wanted)))
 
 
 DESIGNS: Mapping[str, Callable[[Study, str, Mapping[float, float]], list[RunConfig]]] = {

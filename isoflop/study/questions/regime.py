@@ -66,8 +66,11 @@ def _verdict(N: Floats, a: Floats, half: Floats, start: int) -> tuple[bool, str]
         return f"a = {a[i]:.3f} ({a[i] - half[i]:.3f} to {a[i] + half[i]:.3f})"
 
     if not half[start] <= TOO_WIDE:
+        least = int(half.argmin())
+        best = f"; the narrowest is {said(least)} from N = {N[least]:.4g} on" if least != start else ""
         return False, (
-            f"Not decided: from N = {N[start]:.4g} on {said(start)}, too wide to see a move of {TOO_WIDE:g}; add runs."
+            f"Not decided: from N = {N[start]:.4g} on {said(start)}, too wide to see a move of {TOO_WIDE:g}{best}. Add "
+            "longer and shorter runs."
         )
     if start == 0:
         return True, (
