@@ -269,9 +269,9 @@ def batches(critical: float, noise: float, *, sizes: tuple[int, ...] = (4, 8, 16
     rng, runs = np.random.default_rng(5), []
     for size in sizes:
         for tokens in (163_840, 327_680, 655_360, 1_310_720, 2_621_440):
-            for lr in (0.005, 0.01):
+            for lr in (0.0025, 0.005, 0.01):
                 least = tokens / (1 + size * 64 / critical)
-                loss = 1.5 + (2e5 / least) ** 0.3 + 0.05 * (lr == 0.01) + noise * rng.standard_normal()
+                loss = 1.5 + (2e5 / least) ** 0.3 + 0.05 * (lr != 0.005) + noise * rng.standard_normal()
                 runs.append(record(float(loss), batch_size=size, tokens=tokens, lr=lr, d_model=16))
     return records(runs)
 
@@ -301,6 +301,13 @@ def test_batches_that_reach_no_common_loss_are_refused() -> None:
     far = [replace(run, loss=run.loss + run.config["train"]["batch_size"]) for run in batches(2000.0, 0.0).runs]
     with pytest.raises(ValueError, match="no loss is reached by every batch"):
         batch(records(far))
+
+
+def test_a_rate_at_the_edge_leaves_the_batch_open() -> None:
+    runs = [run for run in batches(2000.0, 1e-3).runs if run.config["optim"]["lr"] < 0.01]
+    answer = batch(records(runs))
+    assert not answer.decided and "are best at the first or last rate tried" in answer.verdict
+    assert answer.numbers["edges"] == [256.0, 512.0, 1024.0, 2048.0, 4096.0]
 
 
 def test_a_logged_noise_scale_is_told() -> None:

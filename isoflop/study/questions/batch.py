@@ -34,7 +34,7 @@ def batch(records: Records) -> Answer:
     differ_only_in(
         records, {"optim": {"lr"}, "train": {"seed", "batch_size", "tokens", "flops", "steps", "grad_accum"}}
     )
-    curves = _curves(records)
+    curves, edges = _curves(records)
     if len(curves) < FEWEST_BATCHES:
         raise ValueError(
             f"{len(curves)} batch sizes of {records.source} cannot contradict a hyperbola; add some, to "
@@ -47,7 +47,12 @@ def batch(records: Records) -> Answer:
             f"best, {high:.3f} the best batch's worst); train small batches shorter and large ones longer"
         )
     rows = [_row(float(goal), curves) for goal in np.linspace(high, low, TARGETS + 2)[1:-1]]
-    numbers: dict[str, Any] = {"targets": rows, "line": _line(rows), "noise_scale": _noise_scale(records)}
+    numbers: dict[str, Any] = {
+        "targets": rows,
+        "line": _line(rows),
+        "edges": edges,
+        "noise_scale": _noise_scale(records),
+    }
     measured = [
         f"{'loss':>7} {'D, tokens':>10} {'S_min':>8} {'E_min':>9} {'critical batch, tokens':>23} {'90 % interval':>18}"
     ]
@@ -73,19 +78,25 @@ def _batch_tokens(run: Record) -> float:
     return float(field_of(run, "train", "batch_size")) * float(field_of(run, "model", "context_length"))
 
 
-def _curves(records: Records) -> dict[float, tuple[Floats, Floats]]:
-    """Return, for each batch in tokens, ln of the steps of each length, and the lowest loss over rates there."""
+def _curves(records: Records) -> tuple[dict[float, tuple[Floats, Floats]], list[float]]:
+    """Return, for each batch in tokens, ln of the steps of each length, and the lowest loss over rates there.
+
+    Also the batches whose best rate at the longest length is the first or last of several tried.
+    """
     cells: dict[float, dict[float, dict[float, list[float]]]] = {}
     for run in records.runs:
         lengths = cells.setdefault(_batch_tokens(run), {}).setdefault(run.tokens, {})
         assert run.loss is not None
         lengths.setdefault(float(field_of(run, "optim", "lr")), []).append(run.loss)
-    out = {}
+    out, edges = {}, []
     for size, of_length in sorted(cells.items()):
         if len(of_length) >= 2:
             loss = [min(float(np.mean(seeds)) for seeds in rates.values()) for _, rates in sorted(of_length.items())]
             out[size] = (np.log(np.array(sorted(of_length)) / size), np.minimum.accumulate(loss))
-    return out
+            longest = {lr: float(np.mean(seeds)) for lr, seeds in of_length[max(of_length)].items()}
+            if len(longest) > 1 and min(longest, key=longest.__getitem__) in (min(longest), max(longest)):
+                edges.append(size)
+    return out, edges
 
 
 def _row(goal: float, curves: dict[float, tuple[Floats, Floats]]) -> dict[str, Any]:
@@ -199,8 +210,15 @@ def _verdict(rows: list[dict[str, Any]], numbers: dict[str, Any]) -> tuple[bool,
             f"{widest['high']:.0f} tokens; add batches and seeds."
         )
     last, line, scale = known[-1], numbers["line"], numbers["noise_scale"]
+    edges = ", ".join(f"{size:.0f}" for size in numbers["edges"])
     said = (
-        f"The critical batch is {last['critical']:.0f} tokens ({last['low']:.0f} to {last['high']:.0f}) at loss "
+        f"Not decided: batches of {edges} tokens are best at the first or last rate tried, so that others may need "
+        "fewer steps; as far as tried, the critical"
+        if edges
+        else "The critical"
+    )
+    said += (
+        f" batch is {last['critical']:.0f} tokens ({last['low']:.0f} to {last['high']:.0f}) at loss "
         f"{last['loss']:.3f}, D = {last['tokens']:.3g} tokens"
     )
     if line is not None:
@@ -211,7 +229,7 @@ def _verdict(rows: list[dict[str, Any]], numbers: dict[str, Any]) -> tuple[bool,
         )
     if scale is not None:
         said += f"; the gradient noise scale there is {scale:.0f} tokens"
-    return True, said + "."
+    return not edges, said + "."
 
 
 LITERATURE = (

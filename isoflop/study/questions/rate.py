@@ -165,9 +165,10 @@ def _sentence(row: dict[str, Any]) -> str:
         row["wider_is_better"]
     ]
     verdict = "transfers" if passes else "does not transfer"
+    seeds = "" if row["noise"] else " (one seed of each, so noise is not known)"
     return (
         f"{kind}: the rate {row['rate']:g} {verdict}: it costs, in nats per token, {', '.join(parts)}, where "
-        f"{row['allowed']:.4f} is allowed{wider}."
+        f"{row['allowed']:.4f} is allowed{seeds}{wider}."
     )
 
 

@@ -29,7 +29,8 @@ def regime(records: Records) -> Answer:
             f"{LAW}, so nothing can be said of where scaling starts; add sizes and lengths"
         )
     N, a, sd = (np.array(known[key], dtype=np.float64) for key in ("N", "a", "sd"))
-    start = next(i for i in range(len(N)) if _settled(a[i:], sd[i:]))
+    runs = np.array(known["runs"], dtype=np.float64)
+    start = next(i for i in range(len(N)) if _settled(a[i:], sd[i:], runs[i:]))
     numbers = {
         "N": N.tolist(),
         "a": a.tolist(),
@@ -56,9 +57,10 @@ def regime(records: Records) -> Answer:
     )
 
 
-def _settled(a: Floats, sd: Floats) -> bool:
-    """Whether all later answers agree with the first; nested samples differ by the difference of variances."""
-    return bool((np.abs(a - a[0]) <= SURE * np.sqrt(np.abs(sd**2 - sd[0] ** 2)) + ROUNDING).all())
+def _settled(a: Floats, sd: Floats, runs: Floats) -> bool:
+    """Whether all later answers agree with the first: answers from n and m of its runs correlate as √(m/n)."""
+    apart = sd**2 + sd[0] ** 2 - 2 * np.sqrt(runs / runs[0]) * sd * sd[0]
+    return bool((np.abs(a - a[0]) <= SURE * np.sqrt(np.maximum(apart, 0.0)) + ROUNDING).all())
 
 
 def _verdict(N: Floats, a: Floats, half: Floats, start: int) -> tuple[bool, str]:
@@ -73,9 +75,11 @@ def _verdict(N: Floats, a: Floats, half: Floats, start: int) -> tuple[bool, str]
             "longer and shorter runs."
         )
     if start == 0:
+        last = max(i for i in range(len(N)) if half[i] <= TOO_WIDE)
+        rest = f", {said(last)}; from larger N alone a is not known to {TOO_WIDE:g}" if last < len(N) - 1 else ""
         return True, (
             f"The law holds from the smallest size on, within these runs: {said(0)} with every N from {N[0]:.4g}, and "
-            f"leaving sizes out up to N = {N[-1]:.4g} does not move it beyond its error."
+            f"leaving out the N below {N[last]:.4g} does not move it beyond its error{rest}."
         )
     if start >= len(N) - 2:
         return True, (
