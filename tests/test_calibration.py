@@ -79,6 +79,15 @@ def test_a_record_must_be_of_the_run_that_was_forecast(tmp_path: Path) -> None:
     other = write_run(tmp_path / "other", N=1e5, C=1e12)
     with pytest.raises(ValueError, match=r"run other spent 1e\+12 FLOPs, but 4e\+12 were forecast"):
         loss_of(other, read_locked(path))
+    wide = write_run(tmp_path / "wide", N=1e5, C=4e12)
+    with pytest.raises(ValueError, match=r"run wide has N = 1e\+05 and D = 6.667e\+06, but .* were forecast"):
+        loss_of(wide, read_locked(path))
+    locked = read_locked(path)
+    same = replace(wide, params={"compute": locked.params}, tokens=locked.tokens)
+    with pytest.raises(ValueError, match="has a loss of -1, which no run has"):
+        loss_of(replace(same, loss=-1.0), locked)
+    with pytest.raises(ValueError, match="ended as diverged and has no loss"):
+        loss_of(replace(same, status="diverged"), locked)
     lost = write_run(folder / "target" / "large", N=1e5, C=4e12, status="diverged")
     with pytest.raises(ValueError, match="run large ended as diverged and has no loss"):
         loss_of(lost, read_locked(path))

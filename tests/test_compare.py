@@ -145,3 +145,10 @@ def test_two_budgets_each_do_not_tell_a_common_floor() -> None:
     with pytest.raises(ValueError, match="two recipes of two budgets each cannot tell a common floor"):
         compare(a, b)
     assert compare(a, b, floor=2.0, replicates=0).rows[0].multiplier == pytest.approx((400 / 360) ** (1 / 0.15))
+
+
+def test_runs_at_one_value_of_what_is_counted_are_refused() -> None:
+    both = [recipe(50.0, 0.2, speed=None), recipe(60.0, 0.2, speed=None)]
+    runs = [replace(one, runs=tuple(replace(run, measured={"seconds": 3600.0}) for run in one.runs)) for one in both]
+    with pytest.raises(ValueError, match="has runs at 1 different values of what is counted"):
+        compare(*runs, per="hour")

@@ -164,3 +164,10 @@ def test_records_with_lists_in_them_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "r.npy", np.array([{"tokens": [1, [2]], "flops": 1.0, "loss": 2.0}], dtype=object))
     with pytest.raises(ValueError, match="something else than numbers and texts"):
         read(tmp_path / "r.npy")
+
+
+def test_a_record_that_counts_n_in_another_way_is_told(tmp_path: Path) -> None:
+    record = Record(id="a", params={"given": 1e6}, tokens=1e7, flops=6e13, loss=3.0)
+    record.write(tmp_path / "a" / "record.json")
+    with pytest.raises(ValueError, match="params='compute' is not known for run a"):
+        read(tmp_path)

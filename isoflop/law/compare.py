@@ -200,6 +200,11 @@ def _check(
                 f"{part.source} has budgets: {budgets}, where a frontier with a {floor} floor needs {needed}; add "
                 f"runs at other budgets"
             )
+        if len(set(side.x.tolist())) < needed:
+            raise ValueError(
+                f"{part.source} has runs at {len(set(side.x.tolist()))} different values of what is counted, where a "
+                f"frontier with a {floor} floor needs {needed}; add runs, or count per FLOP"
+            )
         if isinstance(floor, float) and not 0 <= floor < side.loss.min():
             raise ValueError(
                 f"floor={floor:g} must lie below every loss of {part.source}, whose least is {side.loss.min():.4g}"

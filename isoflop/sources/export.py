@@ -100,4 +100,4 @@ def read_export(path: Path) -> Records:
     if not complete:
         raise ValueError(f"{path} has no complete run; export the study again when some are done")
     left_out = tuple(f"{name}: {reason}" for name, reason in reasons.items() if reason)
-    return Records(complete, source=str(path), convention="compute", left_out=left_out)
+    return Records(complete, source=str(path), left_out=left_out).under("compute")

@@ -34,7 +34,7 @@ def read_folder(path: Path) -> Records:
     if not runs:
         said = f" ({'; '.join(left_out[:SHOWN])}{' and so on' if len(left_out) > SHOWN else ''})" if left_out else ""
         raise ValueError(f"{path} has no complete run{said}; train some, such as `isoflop study run FILE`")
-    return Records(tuple(runs), source=str(path), convention="compute", left_out=tuple(left_out))
+    return Records(tuple(runs), source=str(path), left_out=tuple(left_out)).under("compute")
 
 
 def unfit(record: Record) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ PASSED_BY = frozenset({"node_modules", "site-packages"})
 """Folders, beside hidden ones and those of single runs, where no forecast is looked for."""
 LIKELY = 0.9
 """How likely it is that right intervals hold as often as is said, at least."""
+SAME_SHAPE = 0.1
+"""A run is the one forecast if its N and D lie this near: a real shape seldom has the N that was asked for."""
 SAME_COST = 0.02
 """A run is the one that was forecast if its FLOPs lie within this part of those forecast."""
 
@@ -145,8 +148,16 @@ def loss_of(record: Record, locked: Locked) -> float:
         raise ValueError(
             f"run {record.id} spent {record.flops:.4g} FLOPs, but {locked.flops:.4g} were forecast; name that run"
         )
-    if record.loss is None:
+    if record.status != "complete" or record.loss is None:
         raise ValueError(f"run {record.id} ended as {record.status} and has no loss to set beside the forecast")
+    N = record.params.get(locked.params_convention, locked.params)
+    if not (abs(N / locked.params - 1) < SAME_SHAPE and abs(record.tokens / locked.tokens - 1) < SAME_SHAPE):
+        raise ValueError(
+            f"run {record.id} has N = {N:.4g} and D = {record.tokens:.4g}, but {locked.params:.4g} and "
+            f"{locked.tokens:.4g} were forecast; name that run"
+        )
+    if not 0 < record.loss < math.inf:
+        raise ValueError(f"run {record.id} has a loss of {record.loss:g}, which no run has; measure it again")
     return record.loss
 
 
