@@ -124,6 +124,7 @@ def test_the_cost_of_a_trunk() -> None:
         ),
         ({"smallest": 1e20}, r"pays for no far run, .* as --smallest says 1e\+20; give 5e\+20"),
         ({"most": 0}, "most=0 must be a positive, finite number"),
+        ({"allowance": 1e30}, r"flops=1e\+30 is .* times what all runs of .* took"),
     ],
 )
 def test_what_cannot_be_advised(options: dict, message: str) -> None:

@@ -164,7 +164,12 @@ def advise(
 
 
 def _limits(fit: Fit, allowance: float, overhead: float | None, smallest: float | None, most: int | None) -> Limits:
-    least = float(fit.records.C.min())
+    least, all_so_far = float(fit.records.C.min()), float(fit.records.C.sum())
+    if allowance > MOST_TIMES * all_so_far:
+        raise ValueError(
+            f"flops={allowance:.3g} is {allowance / all_so_far:.2g} times what all runs of {fit.records.source} took, "
+            f"and so far away their law says little; give {MOST_TIMES * all_so_far:.2g} or less, and ask again after"
+        )
     low = least if smallest is None else smallest
     if FAR * allowance < low:
         said = f"the smallest run of {fit.records.source} took {least:.3g}" if smallest is None else "--smallest says"
@@ -173,6 +178,10 @@ def _limits(fit: Fit, allowance: float, overhead: float | None, smallest: float 
             f"{'' if smallest is None else f' {low:.3g}'}; give {low / FAR:.2g} or more, or a lower --smallest"
         )
     return Limits(allowance, allowance * OVERHEAD if overhead is None else overhead, low, most or np.inf)
+
+
+MOST_TIMES = 1e4
+"""Largest allowance over the FLOPs of all runs so far: four decades, farther than any public study fits over."""
 
 
 class _Point(NamedTuple):
