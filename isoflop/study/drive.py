@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from isoflop.config import RunConfig, write_run
+from isoflop.config import RunConfig, read_run, write_run
 from isoflop.data.tokens import META, open_configured, read_meta
 from isoflop.files import read_json, write_json
 from isoflop.flops import compute, train_steps
@@ -150,7 +150,8 @@ def drive(
         on_event(event)
 
     for run in todo:
-        write_run(run.config, run.folder.parent)
+        if not _damaged(run.folder):
+            write_run(run.config, run.folder.parent)
         if reason := quarantined(run.folder):
             lost[run.folder] = Event(kind="failed", run=run.folder, reason=f"not tried: it {reason}")
     batch = [run.folder for run in todo if run.folder not in lost]
@@ -164,6 +165,14 @@ def drive(
         for run_folder in batch:
             del lost[run_folder]
     return list(lost.values())
+
+
+def _damaged(run: Path) -> bool:
+    """Whether a run's configuration cannot be read; its trainer says why, and the other runs go on."""
+    try:
+        return (run / "config.json").exists() and not read_run(run)
+    except ValueError:
+        return True
 
 
 def _settle(ledger: Ledger, event: Event, runs: Sequence[Planned]) -> None:

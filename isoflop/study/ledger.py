@@ -140,7 +140,7 @@ class Ledger:
         for run in every - used.keys():
             log = self.folder / run / "log.jsonl"
             if log.exists() and (line := last_line(log)):
-                trained = 1 - read_run(log.parent).first_step / line["step"]
+                trained = 1 - _first_step(log.parent) / line["step"]
                 used[run] = Amount(line["flops"] * trained, line["seconds"] / 3600)
         return used, done.hours / done.flops if done.flops else 0.0
 
@@ -162,6 +162,14 @@ def cost(record: Record) -> Amount:
     """What a run cost itself: a branch does not pay for its trunk."""
     own = record.measured.get("spent_flops", record.flops)
     return Amount(float(own), float(record.measured.get("seconds", 0.0)) / 3600)
+
+
+def _first_step(run: Path) -> int:
+    """Steps that a run's trunk has paid for; a damaged configuration is its trainer's to tell."""
+    try:
+        return read_run(run).first_step
+    except (OSError, ValueError):
+        return 0
 
 
 def _names(parent: Path) -> list[str]:
