@@ -132,7 +132,12 @@ def long_study(token_folder: Path, folder: Path) -> subprocess.Popen[str]:
     )
     drive.settle(study, folder)
     process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", DRIVER, str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # whoever runs the tests in the background has Ctrl-C ignored, and a child would inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     logs = [run.folder / "log.jsonl" for run in drive.plan(study, folder)]
     until = time.monotonic() + 60
@@ -158,6 +163,9 @@ def test_however_the_driver_ends_no_worker_stays(how: str, token_folder: Path, t
         process.send_signal(signal.SIGINT)
     process.wait(timeout=20)
     _, alive = psutil.wait_procs(workers, timeout=5)
+    alive = [
+        worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE
+    ]  # their new parent may not reap them
     reader.join()
     said = process.stderr.read()
     process.stdout.close()
