@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from functools import cache
 from types import UnionType
@@ -72,7 +73,9 @@ def _fits(value: object, hint: Any) -> bool:
     if origin is tuple:
         return isinstance(value, tuple) and all(_fits(part, args[0]) for part in value)
     if hint in (int, float):
-        return isinstance(value, int if hint is int else (int, float)) and not isinstance(value, bool)
+        if isinstance(value, bool) or not isinstance(value, int if hint is int else (int, float)):
+            return False
+        return hint is int or abs(value) <= sys.float_info.max or not isinstance(value, int)
     return isinstance(value, hint)
 
 

@@ -141,7 +141,7 @@ def test_the_command_says_what_it_leaves_out(tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--bootstrap", "0"), "bootstrap=0 leaves approach 3 without the interval that is compared; give 2 or more"),
+        (("--bootstrap", "0"), "bootstrap=0 leaves approach 3 without the interval that is compared; give 2 to"),
         (("--cut", "10", "inf"), "cut=inf holds out nothing"),
         (("--law", "chinchila"), "law='chinchila' is not known"),
     ],

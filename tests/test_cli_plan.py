@@ -82,7 +82,7 @@ def test_own_runs_lend_the_plan_their_parts(tmp_path: Path, capsys: pytest.Captu
         (("--flops", "1e20", "--law", "hoffmann2022", "--price", "2"), "--price 2 is for an hour of a device"),
         (("--flops", "nan", "--law", "hoffmann2022"), "flops=nan of a plan must be a positive, finite number"),
         (("--flops", "1e20", "--law", "hoffmann2022", "--device", "h100", "--price=-2"), "--price -2 of a device"),
-        (("--flops", "1e20", "--law", "hoffmann2022", "--bootstrap=-4"), "--bootstrap -4 must be 0 (no interval) or"),
+        (("--flops", "1e20", "--law", "hoffmann2022", "--bootstrap=-4"), "--bootstrap -4 must be 0 (no intervals) or"),
         (("--flops", "1e20", "--law", "hoffmann2022", "--params-count", "body"), "counts N in its own way"),
         (("--flops", "1e20", "--law", "hoffmann2022", "--max_params", "9"), "max_params=9 is less than the smallest"),
     ],

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from isoflop.sources import read
 from isoflop.sources.columns import GUESSED, Columns, find, reading
 
 WHERE = Path("t.csv")
@@ -42,3 +43,10 @@ def test_a_missing_loss_is_told_with_what_stands_in_its_place() -> None:
     with pytest.raises(ValueError, match=r"has no column loss; it has N, D, perplexity.*perplexity seems to be"):
         find([{"N": 1, "D": 2, "perplexity": 3}], WHERE, GUESSED)
     assert find([{"N": 1, "D": 2, "acc_loss": 3}], WHERE, Columns(loss_column="acc_loss"))["loss"] == "acc_loss"
+
+
+def test_spaces_around_a_header_are_no_part_of_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = "".join(f"{10.0**n},{10.0**d},{2 + 1 / n + 1 / d}\n" for n in (7, 8, 9) for d in (9, 10, 11))
+    path.write_text(" Weights of it ,tokens,loss\n" + rows)
+    assert len(read(path, columns=Columns(params_column="Weights of it"))) == 9

@@ -131,8 +131,8 @@ def test_tokens_and_hours_are_counted_too() -> None:
         ({}, {"at": -1.0}, "at=-1 must be a positive, finite number of FLOPs"),
         ({}, {"at": 0.0}, "at=0 must be a positive, finite number"),
         ({}, {"at": float("nan")}, "at=nan must be a positive, finite number"),
-        ({}, {"replicates": -1}, r"replicates=-1 must be 0 \(no interval\), or 10 or more draws"),
-        ({}, {"replicates": 1}, "replicates=1 must be 0"),
+        ({}, {"replicates": -1}, r"--replicates -1 must be 0 \(no intervals\) or 10 to 100000"),
+        ({}, {"replicates": 1}, "--replicates 1 must be 0"),
     ],
 )
 def test_what_cannot_be_compared(b: dict, options: dict, message: str) -> None:

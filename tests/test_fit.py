@@ -234,3 +234,21 @@ def test_errors_follow_the_units() -> None:
     assert own["alpha"].error == pytest.approx(central["alpha"].error, rel=1e-3)
     errors = [(told["A"].error or np.nan) / told["A"].value for told in (own, central)]
     assert errors[0] > 3 * errors[1]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"samples": {"E": [1.0, 2.0]}},
+        {"samples": {name: [-1.0, 2.0] for name in TRUTH}},
+        {"by": "luck"},
+        {"weights": [1.0, 2.0]},
+        {"runs": [{"id": "a", "params": {"given": 1e6}, "tokens": 10**400, "flops": 1.0, "loss": 2.0}]},
+    ],
+    ids=["samples missing", "samples negative", "objective", "weights", "a number beyond all"],
+)
+def test_an_edited_fit_is_refused(tmp_path: Path, edit: dict) -> None:
+    path = tmp_path / "fit.json"
+    path.write_text(json.dumps(fit(NOISY).to_dict() | edit))
+    with pytest.raises(ValueError, match=r"is not a fit .*make it anew with `isoflop fit`"):
+        Fit.read(path)

@@ -83,15 +83,12 @@ def fit(
 
 BEYOND = 10.0
 """The approaches are compared at this factor beyond the largest run, where they begin to part."""
-FEWEST_DRAWS, MOST_DRAWS = 10, 100_000
-"""Of fewer draws the 5th and 95th percentiles are about the least and the most; more only fill the memory."""
 
 
 def _checked(bootstrap: int, at: float | None) -> None:
-    if bootstrap and not FEWEST_DRAWS <= bootstrap <= MOST_DRAWS:
-        raise ValueError(
-            f"--bootstrap {bootstrap} must be 0 (no intervals) or {FEWEST_DRAWS} to {MOST_DRAWS}, such as 1000"
-        )
+    from isoflop.law.uncertainty import check_draws
+
+    check_draws("--bootstrap", bootstrap)
     if at is not None and not 0 < at < float("inf"):
         raise ValueError(f"--at {at:g} must be a positive, finite number of FLOPs")
 

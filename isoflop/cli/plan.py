@@ -133,12 +133,12 @@ def basis_of(
     from isoflop.law.lawful import lawful
     from isoflop.law.plan import fitted, published
     from isoflop.law.uncertainty import bootstrap as resample
+    from isoflop.law.uncertainty import check_draws
 
     if (source is None) == (law is None):
         said = "neither" if law is None else "both"
         raise ValueError(f"a plan needs runs (a SOURCE) or a published law (--law NAME), but {said} was given")
-    if bootstrap < 0:
-        raise ValueError(f"--bootstrap {bootstrap} must be 0 (no interval) or more, such as 300")
+    check_draws("--bootstrap", bootstrap)
     if law is not None:
         if count is not None:
             raise ValueError(f"--law {law} counts N in its own way; leave --params-count {count} out")

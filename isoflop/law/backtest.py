@@ -10,7 +10,7 @@ import numpy as np
 from isoflop.law.fit import fit
 from isoflop.law.forecast import forecast
 from isoflop.law.laws import LAWS
-from isoflop.law.uncertainty import bootstrap
+from isoflop.law.uncertainty import MOST_DRAWS, bootstrap
 from isoflop.record import Floats, Records
 
 CUTS = (10.0, 30.0)
@@ -96,10 +96,10 @@ def check_wish(law: str, cut: float, replicates: int) -> None:
     if law != AVERAGE and law not in LAWS:
         raise ValueError(f"law={law!r} is not known; choose one of {', '.join((AVERAGE, *LAWS))}")
     _check_cut(cut)
-    if replicates < 2:
+    if not 2 <= replicates <= MOST_DRAWS:
         raise ValueError(
-            f"bootstrap={replicates} leaves approach 3 without the interval that is compared; give 2 or more, such as "
-            f"{REPLICATES}"
+            f"bootstrap={replicates} leaves approach 3 without the interval that is compared; give 2 to {MOST_DRAWS}, "
+            f"such as {REPLICATES}"
         )
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Float64
 from isoflop.law.frontier import SAME_BUDGET, levels
 from isoflop.law.points import Per, Points, points
 from isoflop.law.power import Curves, common_floor, lines_at, pick
-from isoflop.law.uncertainty import Interval, interval
+from isoflop.law.uncertainty import Interval, check_draws, interval
 from isoflop.record import Floats, Records
 
 Floor = Literal["common", "free"] | float
@@ -33,8 +33,6 @@ FOLLOWING = 0.3
 """A correlation from which it is said."""
 AHEAD = 10.0
 """Extrapolation, in times the largest common budget."""
-FEWEST_DRAWS = 10
-"""Fewest draws: of fewer, hardly any lies beyond the percentiles of an interval."""
 MANY = 1000
 """More runs than this are as good as none."""
 
@@ -169,10 +167,7 @@ def compare(
 def _check_wish(per: Per, at: float | None, replicates: int) -> None:
     if at is not None and not 0 < at < np.inf:
         raise ValueError(f"at={at:g} must be a positive, finite number of {UNITS[per]}")
-    if replicates and replicates < FEWEST_DRAWS:
-        raise ValueError(
-            f"replicates={replicates} must be 0 (no interval), or {FEWEST_DRAWS} or more draws, such as 1000"
-        )
+    check_draws("--replicates", replicates)
 
 
 def _common(a: Points, b: Points) -> list[tuple[int, int]]:

@@ -116,7 +116,18 @@ class Fit:
                 raise TypeError("a parameter that is no positive number")
             if not all(records.convention in run.params for run in records.runs):
                 raise KeyError(records.convention)
+            check(records, law)
+            if value["by"] not in OBJECTIVES:
+                raise KeyError(value["by"])
+            if value["weights"] is not None:
+                _checked(np.array(value["weights"], dtype=np.float64), records)
             samples = {name: np.array(column, dtype=np.float64) for name, column in value["samples"].items()}
+            if samples and (
+                set(samples) != set(law.parameters) or len({column.shape for column in samples.values()}) > 1
+            ):
+                raise KeyError(f"samples of {', '.join(samples)}")
+            if not all((column > 0).all() and (column < np.inf).all() for column in samples.values()):
+                raise TypeError("a sample that is no positive number")
             return cls(
                 law=law.name,
                 parameters=parameters,
@@ -126,7 +137,7 @@ class Fit:
                 weights=None if value["weights"] is None else tuple(value["weights"]),
                 samples=samples,
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path} is not a fit ({error!r}); make it anew with `isoflop fit`") from error
 
 

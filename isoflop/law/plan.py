@@ -334,7 +334,7 @@ def _notes(basis: Basis, unique: float | None, tokens: float, spent: float) -> t
     if abs(spent - 1) > OFF_BUDGET:
         notes.append(f"training takes {spent:.3g} times the budget: so much longer a smaller model reaches its loss")
     if basis.convention == "given":
-        notes.append("the table does not say how it counts N; taken as all parameters")
+        notes.append("the table's N is none of the counts that a shape has here, or not said; taken as all parameters")
     if unique is not None and tokens > unique:
         whose = "the fit's own" if "R_D" in basis.parameters else "its"
         notes.append(f"repeated tokens by arXiv:2305.16264 with {whose} constants; no interval covers their error")

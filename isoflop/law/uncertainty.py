@@ -28,6 +28,20 @@ class Interval(NamedTuple):
     high: Value | None
 
 
+FEWEST_DRAWS, MOST_DRAWS = 10, 100_000
+"""Of fewer draws the 5th and 95th percentiles are about the least and the most; more only fill the memory."""
+
+
+def check_draws(name: str, count: int) -> None:
+    """Check how often something is to be drawn; 0 stands for no interval.
+
+    Raises:
+        ValueError: so many draws give no interval, or fill the memory.
+    """
+    if count and not FEWEST_DRAWS <= count <= MOST_DRAWS:
+        raise ValueError(f"{name} {count} must be 0 (no intervals) or {FEWEST_DRAWS} to {MOST_DRAWS}, such as 1000")
+
+
 def interval(value: Value, samples: NDArray[np.float64]) -> Interval:
     """Return the value with the 5th and 95th percentiles of its replicates, which lie along the first axis."""
     if not len(samples):

@@ -63,7 +63,9 @@ def find(rows: Sequence[Row], path: Path, said: Columns) -> dict[str, str]:
         for meaning, aliases in ALIASES.items()
         if not present.keys().isdisjoint(aliases)
     }
+    stripped = {name.strip(): name for name in names}
     for meaning, name in said.given.items():
+        name = stripped.get(name.strip(), name)
         if name not in names:
             raise ValueError(f"{path} has no column {name!r} to be its {meaning}; it has {', '.join(names)}")
         found[meaning] = name
