@@ -166,6 +166,7 @@ def status(folder: Positional[str], *, json: bool = False) -> None:
         json: Print one JSON object a run.
     """
     from isoflop.study import drive, ledger
+    from isoflop.study.timeline import read_planned, read_stretches, timeline, told
 
     study = drive.open_study(Path(folder))
     planned = drive.plan(study, Path(folder))
@@ -174,6 +175,8 @@ def status(folder: Positional[str], *, json: bool = False) -> None:
         print(_told(Path(folder), planned, records, study.vary))
         larger = drive.plan(study, Path(folder), targets=True) if study.target_flops is not None else []
         print(ledger.told(ledger.Ledger(Path(folder), study).balance({**records, **drive.records(larger)})))
+        if times := timeline(read_stretches(Path(folder))):
+            print(told(times, read_planned(Path(folder)) if len(records) == len(planned) else None))
         return
     for run in planned:
         record = records.get(run.folder)

@@ -11,6 +11,7 @@ from isoflop.config import RunConfig, read_run, write_run
 from isoflop.data.tokens import META, open_configured, read_meta
 from isoflop.files import read_json, write_json
 from isoflop.flops import compute, train_steps
+from isoflop.places import found, lasting
 from isoflop.record import Record
 from isoflop.sources.folder import read_folder
 from isoflop.sources.index import read_records
@@ -21,6 +22,7 @@ from isoflop.study.launch.event import PATIENCE, Event, Executor, cancel
 from isoflop.study.ledger import Ledger
 from isoflop.study.recentre import next_centre
 from isoflop.study.study import Study
+from isoflop.study.timeline import note_event
 
 CENTRES = "centres.json"
 """N around which each budget's sizes lie, in the folder of a study that recentres."""
@@ -60,21 +62,24 @@ def open_study(folder: Path) -> Study:
     path = folder / "study.json"
     if not path.exists():
         raise ValueError(f"{folder} holds no study (no study.json); `isoflop study run FILE --out {folder}` makes one")
-    return Study.from_dict(read_json(path))
+    return Study.from_dict(found(read_json(path), folder))
 
 
 def settle(study: Study, folder: Path) -> Study:
     """Write the study into its folder, or add its sizes and budgets to what the folder already holds.
 
+    Its paths are kept from the root, so that the folder may be used from elsewhere, and copied with its tokens.
+
     Raises:
         ValueError: the folder's runs were made by another recipe, so that one law could not hold for both.
     """
+    lasts = lasting(study.to_dict(), folder)
     if (folder / "study.json").exists():
-        before, now = open_study(folder).recipe(), study.recipe()
+        before, now = open_study(folder).recipe(), Study.from_dict(lasts).recipe()
         different = [f"{name}={now[name]!r} (there {before[name]!r})" for name in now if now[name] != before.get(name)]
         if different:
             raise ValueError(f"{folder} holds runs of another recipe: {', '.join(different)}; choose another --out")
-    write_json(folder / "study.json", study.to_dict())
+    write_json(folder / "study.json", lasts)
     return study
 
 
@@ -147,6 +152,7 @@ def drive(
             lost[event.run] = event
         if ledger:
             _settle(ledger, event, todo)
+        note_event(event)
         on_event(event)
 
     for run in todo:

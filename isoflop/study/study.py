@@ -115,7 +115,9 @@ class Study:
         try:
             parts = {name: part_from(part, value[name]) for name, part in PARTS.items()}
             plain: dict[str, Any] = {
-                name: tuple(v) if isinstance(v, list) else v for name, v in value.items() if name not in PARTS
+                name: tuple(v) if isinstance(v, list) else v
+                for name, v in value.items()
+                if name not in (*PARTS, "folder")  # of `isoflop.places.lasting`
             }
             return cls(**plain, **parts)
         except (KeyError, TypeError) as error:
@@ -242,7 +244,7 @@ def study_from_tables(tables: Mapping[str, Any], *, where: str, **changes: Any) 
     shape = dict(tables.get("model", {}))
     name = shape.pop("preset", None)
     parts: dict[str, Any] = {"model": preset(name, **shape) if name else ModelConfig(**shape)}
-    parts |= {part: config(**tables.get(part, {})) for part, config in PARTS.items() if part != "model"}
+    parts |= {part: part_from(config, tables.get(part, {})) for part, config in PARTS.items() if part != "model"}
     together: dict[str, Any] = {**flat, **parts, **changes}
     return Study(**together)
 
