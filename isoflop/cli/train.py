@@ -171,7 +171,9 @@ def _new_run(data: DataConfig, model: ModelConfig, optim: OptimConfig, train: Tr
         )
     from isoflop.data.tokens import open_configured, open_stream
     from isoflop.flops import train_steps
+    from isoflop.lm.tracker import check_trackers
 
+    check_trackers(train.trackers)
     tokens = open_configured(data, vocab_size=model.vocab_size)
     train_steps(model, train, train_tokens=tokens.train_tokens)
     config = RunConfig(model=model, data=data, optim=optim, train=train, data_sha256=tokens.fingerprint)

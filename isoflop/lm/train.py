@@ -29,6 +29,7 @@ from isoflop.lm.lease import hold
 from isoflop.lm.optim import clip_by_global_norm
 from isoflop.lm.run import Run, open_run, save, snapshot, start
 from isoflop.lm.schedule import multiplier
+from isoflop.lm.tracker import tracking
 from isoflop.record import Record
 
 INTERIM_SHARE = 16
@@ -147,7 +148,7 @@ def _loop(
     eval_every = train.eval_every or max(1, run.steps // 10)
     log_every = train.log_every or max(1, run.steps // 200)
     checkpoint_every = train.checkpoint_every or _default_interval(run)
-    with _open_log(run) as write:
+    with tracking(run.folder, run.config) as tell, _open_log(run, tell) as write:
         while step < run.steps:
             if should_stop():
                 if step > 0:
@@ -181,13 +182,14 @@ def _default_interval(run: Run) -> int:
 
 
 @contextmanager
-def _open_log(run: Run) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def _open_log(run: Run, tell: Callable[[Mapping[str, Any]], None]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     with (run.folder / "log.jsonl").open("ab") as file:
 
         def write(line: Mapping[str, Any]) -> None:
             file.write(json.dumps(line).encode() + b"\n")
             file.flush()
             run.state.log_bytes = file.tell()
+            tell(line)
 
         yield write
 

@@ -21,6 +21,7 @@ from isoflop.study.launch import EXECUTORS
 from isoflop.study.launch.event import PATIENCE, Event, Executor, cancel
 from isoflop.study.ledger import Ledger
 from isoflop.study.recentre import next_centre
+from isoflop.study.rounds import Round, read_rounds
 from isoflop.study.study import Study
 from isoflop.study.timeline import note_event
 
@@ -84,7 +85,7 @@ def settle(study: Study, folder: Path) -> Study:
 
 
 def plan(study: Study, folder: Path, *, targets: bool = False) -> list[Planned]:
-    """List a study's runs, longest first, or its target; makes no folders.
+    """List a study's runs, those of its rounds included, longest first, or its target; makes no folders.
 
     Args:
         study: The study, whose data names its tokens.
@@ -96,10 +97,25 @@ def plan(study: Study, folder: Path, *, targets: bool = False) -> list[Planned]:
     """
     tokens = open_configured(study.data, vocab_size=study.model.vocab_size)
     facts: dict[str, Any] = {"data_sha256": tokens.fingerprint, "train_tokens": tokens.train_tokens}
-    configs = design.target(study, **facts) if targets else design.runs(study, **facts, centres=_centres(folder))
+    if targets:
+        configs = design.target(study, **facts)
+    else:
+        configs = design.runs(study, **facts, centres=_centres(folder))
+        for made in read_rounds(folder):
+            configs += design.runs(made.study(study), **facts)
     out = folder / ("target" if targets else "runs")
-    planned = [Planned(out / config.id, config, _flops(config, tokens.train_tokens)) for config in configs]
-    return sorted(planned, key=lambda run: -run.flops)
+    return sorted(_planned(configs, out, tokens.train_tokens), key=lambda run: -run.flops)
+
+
+def plan_round(study: Study, folder: Path, made: Round) -> list[Planned]:
+    """List the runs of a round in the order of their proposal."""
+    tokens = open_configured(study.data, vocab_size=study.model.vocab_size)
+    facts: dict[str, Any] = {"data_sha256": tokens.fingerprint, "train_tokens": tokens.train_tokens}
+    return _planned(design.runs(made.study(study), **facts), folder / "runs", tokens.train_tokens)
+
+
+def _planned(configs: Sequence[RunConfig], out: Path, train_tokens: int) -> list[Planned]:
+    return [Planned(out / config.id, config, _flops(config, train_tokens)) for config in configs]
 
 
 def waves(study: Study, folder: Path) -> Iterator[list[Planned]]:

@@ -16,7 +16,7 @@ from isoflop.presets import preset
 from isoflop.study.ablation import parse, written
 from isoflop.study.rates import RateName
 
-DesignKind = Literal["isoflop", "grid", "trunk", "ladder", "ablation"]
+DesignKind = Literal["isoflop", "grid", "trunk", "ladder", "ablation", "next"]
 QuestionKind = Literal["regime", "rate", "aspect", "heads", "heads-fixed", "batch", "epochs"]
 
 
@@ -46,7 +46,7 @@ class Study:
     """d_model over num_layers of every size; None: num_layers as it is."""
     widths: tuple[int, ...] = ()
     """d_model of every run, `sizes` of them for each budget in turn, instead of the guess; of an ablation, either;
-    elsewhere, each."""
+    of next, one for each budget; elsewhere, each."""
     lengths: tuple[float, ...] = ()
     """Training tokens of a grid, an ablation or trunks: every width is trained for each of them."""
     ratios: tuple[float, ...] = ()
@@ -187,12 +187,23 @@ def _check_ablation(study: Study) -> None:
     parse(study.vary)
 
 
+def _check_next(study: Study) -> None:
+    if not study.widths or len(study.widths) != len(study.budgets):
+        raise ValueError(
+            f"design=next needs a width and a budget for each run, but has {len(study.widths)} widths and "
+            f"{len(study.budgets)} budgets; `isoflop next STUDY --run` proposes them"
+        )
+    if study.lengths or study.ratios or study.recentre:
+        raise ValueError("design=next names each run's width and budget; leave lengths, ratios and recentre out")
+
+
 _CHECKS: Mapping[DesignKind, Callable[[Study], None]] = {
     "isoflop": _check_isoflop,
     "grid": _check_grid,
     "trunk": _check_trunk,
     "ladder": _check_ladder,
     "ablation": _check_ablation,
+    "next": _check_next,
 }
 _VARYING = [("model", "d_model"), ("model", "num_layers"), ("data", "data"), *(("train", name) for name in LENGTHS)]
 STUDY_FIELDS = frozenset({"name", "source", "tokenizer", "question"})
