@@ -109,7 +109,7 @@ def test_rounds_go_until_the_allowance_is_spent(
     assert len(fake.ran) == len(set(fake.ran)) == sum(len(one.widths) for one in made)
     last = made[-1].after
     assert last is not None and last.runs == 12 + len(fake.ran)
-    assert last.exponent_high - last.exponent_low < made[0].before.exponent_high - made[0].before.exponent_low
+    assert last.width < made[0].before.width
     assert {one.target for one in made} == {10 * 0.2 * 1.2e11}
     # the same command again trains nothing, and tells the same
     ran = len(fake.ran)
@@ -217,11 +217,11 @@ def test_rounds_need_a_study_of_separate_runs(
 
 @pytest.mark.slow
 def test_a_killed_command_goes_on_and_trains_nothing_twice(study: Study, tmp_path: Path) -> None:
-    small = replace(study, budgets=(2e7, 4e7, 8e7), train=TrainConfig(batch_size=1, eval_every=10_000))
+    small = replace(study, budgets=(1e8, 2e8, 4e8), train=TrainConfig(batch_size=1, eval_every=10_000))
     folder = tmp_path / "mine"
     drive.settle(small, folder)
     assert drive.drive(drive.plan(small, folder), on_event=lambda event: None) == []
-    command = [sys.executable, "-m", "isoflop", "next", str(folder), "--run", "--flops", "3e9", "--most", "4", "--json"]
+    command = [sys.executable, "-m", "isoflop", "next", str(folder), "--run", "--flops", "4e9", "--most", "4", "--json"]
     first = subprocess.Popen(command)
     while not list(folder.glob("runs/*/log.jsonl")) or not (folder / ROUNDS).exists():
         time.sleep(0.05)
@@ -233,5 +233,5 @@ def test_a_killed_command_goes_on_and_trains_nothing_twice(study: Study, tmp_pat
     assert done.returncode == 0, done.stderr
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(told) >= 2 and all(run["status"] == "complete" for one in told for run in one["runs"])
-    assert sum(one["flops"] for one in told) <= 3e9
+    assert sum(one["flops"] for one in told) <= 4e9
     assert [said for run in drive.plan(small, folder) if (said := trained_twice(run.folder))] == []

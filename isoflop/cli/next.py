@@ -93,8 +93,8 @@ def next_runs(
 
     if law not in LAWS:
         raise ValueError(f"--law {law} is not known; choose one of {', '.join(LAWS)}")
-    told_so = (target, overhead, noise, smallest, most)
-    wishes = dict(zip(("target", "overhead", "noise", "smallest", "most"), told_so, strict=True))
+    given = (target, overhead, noise, smallest, most)
+    wishes: dict[str, Any] = dict(zip(("target", "overhead", "noise", "smallest", "most"), given, strict=True))
     if run:
         if params_count not in (None, "compute") or series is not None or columns != GUESSED:
             raise ValueError("--run counts N as compute, and a study has no columns; leave these options out")

@@ -42,7 +42,8 @@ def run_rounds(
         if not made or made[-1].after is not None:
             fitted = propose.fit_folder(folder, law)
             target = wishes["target"] or (made[-1].target if made else propose.default_target(fitted, allowance))
-            before = propose.known(fitted, target)
+            before = made[-1].after if made and made[-1].target == target else None
+            before = before or propose.known(fitted, target)
             left = allowance - charged(folder, study, made)
             if reason := _enough(before, fitted, left, going.until_width, wishes):
                 print(f"{folder}: {reason}", file=sys.stderr if json else sys.stdout)

@@ -92,9 +92,9 @@ def tracking(folder: Path, config: RunConfig) -> Iterator[Callable[[Mapping[str,
 
     One that fails is told of once and left out; the run goes on.
     """
-    open_ones: dict[str, Tracker] = {}
+    open_ones: dict[TrackerName, Tracker] = {}
 
-    def attempt(name: str, act: Callable[[], object]) -> None:
+    def attempt(name: TrackerName, act: Callable[[], object]) -> None:
         try:
             act()
         except Exception as error:

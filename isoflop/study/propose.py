@@ -52,9 +52,9 @@ def known(fitted: Fit, target: float) -> Known:
     assert a.low is not None and a.high is not None
     return Known(
         runs=len(fitted.records),
-        exponent=a.value,
-        exponent_low=a.low,
-        exponent_high=a.high,
+        exponent=float(a.value),
+        exponent_low=float(a.low),
+        exponent_high=float(a.high),
         params=N,
         loss=float(ahead.mean[0]),
         low=float(ahead.low[0]),
