@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
@@ -123,7 +124,7 @@ QUARTERS = 4
 
 
 def _with_noise_scale(records: Records, folder: Path) -> Records:
-    """Let each record know the mean gradient noise scale of each quarter of its log, where it was logged."""
+    """Let each record know the median gradient noise scale of each quarter of its log, where it was logged."""
     return replace(records, runs=tuple(_noisy(run, folder / "runs" / run.id / "log.jsonl") for run in records.runs))
 
 
@@ -135,8 +136,9 @@ def _noisy(run: Record, log: Path) -> Record:
     if len(values) < QUARTERS:
         return run
     ends = [len(values) * k // QUARTERS for k in range(QUARTERS + 1)]
-    means = [sum(values[start:end]) / (end - start) for start, end in pairwise(ends)]
-    return replace(run, measured={**run.measured, "noise_scales": means})
+    # medians: where the signal's average nears 0, single values are tens of times the rest
+    along = [median(values[start:end]) for start, end in pairwise(ends)]
+    return replace(run, measured={**run.measured, "noise_scales": along})
 
 
 def _told(asks: str, found: Answer) -> str:

@@ -42,20 +42,20 @@ def rate(answer: Answer, ax: Axes, lang: Lang = "en") -> Axes:
     shapes = list(dict.fromkeys(_growth(rows[0], size, lang) for size in every))
     for k, (row, colour) in enumerate(zip(rows, COLOURS, strict=False)):
         larger = [size for size in row["sizes"][1:] if size["regret"] is not None]
-        x = np.array([shapes.index(_growth(row, size, lang)) for size in larger]) + 0.2 * (k - (len(rows) - 1) / 2)
+        x = np.array([shapes.index(_growth(row, size, lang)) for size in larger]) + 0.25 * (k - (len(rows) - 1) / 2)
         y = np.array([size["regret"] for size in larger])
         ends = [size["between"] or [size["regret"]] * 2 for size in larger]
         low, high = (np.array([np.nan if end[i] is None else end[i] for end in ends]) for i in (0, 1))
         label = row["parametrization"] if row["gate"] else _say("shut", lang).format(name=row["parametrization"])
         ax.plot(x, y, "o", color=colour, markersize=9, fillstyle="full" if row["gate"] else "none", label=label)
         ax.vlines(x, low, high, color=colour, linewidth=2)
-        least = [size["edge"] for size in larger]
-        ax.plot(x[least], y[least] + 0.02 * y.max(), "^", color=colour, markersize=7)
-        for at, value in zip(x, y, strict=True):
-            ax.annotate(f"{value:.3f}", (at, value), (8, -3), textcoords="offset points", color=colour, fontsize=9)
+        tops = np.where(np.isnan(high), y, high)
+        for at, top, size in zip(x, tops, larger, strict=True):
+            text = f"{'≥ ' if size['edge'] else ''}{size['regret']:.3f}"
+            ax.annotate(text, (at, top), (0, 4), textcoords="offset points", ha="center", color=colour, fontsize=9)
     ax.axhline(max(row["tolerance"] for row in rows), color=GREY, linestyle="--", label=_say("allowed", lang))
     ax.set_xticks(range(len(shapes)), shapes)
-    ax.set_xlim(-0.5, len(shapes) - 0.3)
+    ax.set_xlim(-0.5, len(shapes) - 0.5)
     ax.set(xlabel=_say("larger", lang), ylabel=_say("regret", lang), title=_say("rate", lang))
     ax.legend(loc="best")
     return ax
