@@ -17,7 +17,7 @@ def test_every_question_has_a_figure() -> None:
     ("name", "records", "lines"),
     [
         ("regime", lambda: made.grid(), 3),
-        ("rate", lambda: made.sweep(0.5, kinds=("standard", "mup")), 5),
+        ("rate", lambda: made.sweep(0.5, kinds=("standard", "mup")), 3),
         ("aspect", lambda: made.shapes(1e-3), 4),
         ("heads", lambda: made.head_counts(0.03, 0.003), 2),
         ("heads-fixed", lambda: made.two_sweeps(0.2, 1e-3), 4),
