@@ -105,7 +105,10 @@ def grid(study: Study, data_sha256: str, centres: Mapping[float, float]) -> list
 
 
 def ablation(study: Study, data_sha256: str, centres: Mapping[float, float]) -> list[RunConfig]:
-    """Every width for each budget, or `sizes` of them in turn, and for each length, under every setting and seed."""
+    """Every width for each budget, or `sizes` of them in turn, and for each length, under every setting and seed.
+
+    Where depths are given, widths have the first, and the least width has the others too: one thing grows at a time.
+    """
     listed = len(study.budgets) > 1 and len(study.widths) == study.sizes * len(study.budgets)
     base = [
         run_of(study, width, budget, data_sha256)
@@ -113,6 +116,14 @@ def ablation(study: Study, data_sha256: str, centres: Mapping[float, float]) -> 
         for width in (study.widths[index * study.sizes : (index + 1) * study.sizes] if listed else study.widths)
     ]
     base += grid(study, data_sha256, centres)
+    if study.depths:
+        least = min(study.widths)
+        base = [
+            replace(run, model=replace(run.model, num_layers=depth))
+            for depth in study.depths
+            for run in base
+            if depth == study.depths[0] or run.model.d_model == least
+        ]
     return expand(base, study.vary, seeds=study.seeds, same_params=study.same_params)
 
 

@@ -47,6 +47,8 @@ class Study:
     widths: tuple[int, ...] = ()
     """d_model of every run, `sizes` of them for each budget in turn, instead of the guess; of an ablation, either;
     of next, one for each budget; elsewhere, each."""
+    depths: tuple[int, ...] = ()
+    """num_layers of an ablation: of every width the first, of the least width the others too; none: the model's own."""
     lengths: tuple[float, ...] = ()
     """Training tokens of a grid, an ablation or trunks: every width is trained for each of them."""
     ratios: tuple[float, ...] = ()
@@ -85,8 +87,10 @@ class Study:
     def __post_init__(self) -> None:
         of_their_types(self)
         _CHECKS[self.design](self)
-        if self.design != "ablation" and (self.vary or self.seeds != 1 or self.same_params):
-            raise ValueError("vary, seeds and same_params belong to design=ablation; leave them out, or choose it")
+        if self.design != "ablation" and (self.vary or self.seeds != 1 or self.same_params or self.depths):
+            raise ValueError(
+                "vary, seeds, same_params and depths belong to design=ablation; leave them out, or choose it"
+            )
         least = min(self.sizes, self.tokens_per_param, *self.budgets, *self.lengths, *self.ratios)
         if least <= 0 or self.span <= 1:
             raise ValueError(
@@ -184,6 +188,8 @@ def _check_ablation(study: Study) -> None:
         )
     if study.recentre or study.seeds < 1:
         raise ValueError(f"design=ablation needs seeds={study.seeds} above 0 and nothing to recentre; change them")
+    if study.depths and any("num_layers" in item.partition("=")[0] for item in study.vary):
+        raise ValueError(f"depths={study.depths} and vary both say num_layers; leave one of them out")
     parse(study.vary)
 
 
@@ -218,7 +224,7 @@ def read_study(path: Path, **changes: Any) -> Study:
     """Read a study file; `changes` replace single fields.
 
     The file is TOML: tables [study], [design], [target], [cap], [model] (which may name a preset), [data], [optim],
-    [train].
+    [train]; "None" is a field's None.
 
     Raises:
         ValueError: no such file, no TOML, or a field that no table has.
@@ -252,6 +258,11 @@ def study_from_tables(tables: Mapping[str, Any], *, where: str, **changes: Any) 
     flat = {name: tuple(value) if isinstance(value, list) else value for name, value in flat.items()}
     if isinstance(flat.get("vary"), dict):
         flat["vary"] = written(flat["vary"])
+    # TOML has no word for nothing, so a file writes it as the command line does
+    tables = {
+        table: {name: None if value == "None" else value for name, value in values.items()}
+        for table, values in tables.items()
+    }
     shape = dict(tables.get("model", {}))
     name = shape.pop("preset", None)
     parts: dict[str, Any] = {"model": preset(name, **shape) if name else ModelConfig(**shape)}
