@@ -27,7 +27,12 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
 
 def test_its_files_are_safetensors(tmp_path: Path) -> None:
     flat = torch.arange(10.0)
-    tensors = {"view": flat[2:8].view(2, 3), "number": torch.tensor(2.5), "half": flat.bfloat16(), "random": flat.byte()}
+    tensors = {
+        "view": flat[2:8].view(2, 3),
+        "number": torch.tensor(2.5),
+        "half": flat.bfloat16(),
+        "random": flat.byte(),
+    }
     folder = save(tmp_path, Checkpoint(step=1, tensors={"model": tensors}, state={}), keep_last=1)
     read, loaded = safetensors.torch.load_file(folder / "model.safetensors"), load_required(tmp_path).tensors["model"]
     assert set(read) == set(loaded) == set(tensors)

@@ -96,9 +96,7 @@ def _unpacked(content: bytearray) -> dict[str, Tensor]:
     for key, entry in json.loads(content[8:begin]).items():
         if key != "__metadata__":
             shape, (start, _) = entry["shape"], entry["data_offsets"]
-            flat = torch.frombuffer(
-                content, dtype=DTYPES[entry["dtype"]], count=math.prod(shape), offset=begin + start
-            )
+            flat = torch.frombuffer(content, dtype=DTYPES[entry["dtype"]], count=math.prod(shape), offset=begin + start)
             tensors[key] = flat.view(shape)
     return tensors
 
