@@ -180,7 +180,7 @@ def kills(out: Path, number: int) -> None:
     wanted, chance = content(out / "whole"), random.Random(0)
     assert set(wanted) == set(FILES)
     counts = {"killed": 0, "ended before": 0, "half files": 0, "reruns that differ": 0}
-    for _ in range(number):
+    while counts["killed"] < number:
         target = out / "killed"
         shutil.rmtree(target, ignore_errors=True)
         process = building(recipe, target)
@@ -189,7 +189,9 @@ def kills(out: Path, number: int) -> None:
         process.join()
         counts["killed" if process.exitcode == -signal.SIGKILL else "ended before"] += 1
         counts["half files"] += any(wanted[name] != digest for name, digest in content(target).items())
+        began = time.monotonic()
         building(recipe, target).join()
+        longest = time.monotonic() - began  # as long as a build takes at this load
         counts["reruns that differ"] += content(target) != wanted
     print(", ".join(f"{count} {what}" for what, count in counts.items()), flush=True)
 

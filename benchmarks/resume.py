@@ -71,9 +71,10 @@ def main() -> None:
             continue
         outcome = measure(args.out, MODES[mode], schedules=args.schedules, steps=args.steps, chance=chance)
         ways = ", ".join(f"{count} {name}" for name, count in sorted(outcome.stops.items()))
+        seconds = time.monotonic() - began
         equal = outcome.schedules - len(outcome.different)
         print(
-            f"{mode}: {equal} of {outcome.schedules} equal bit for bit; stops: {ways}; {time.monotonic() - began:.0f} s",
+            f"{mode}: {equal} of {outcome.schedules} equal bit for bit; stops: {ways}; {seconds:.0f} s",
             flush=True,
         )
         for told in outcome.different:
