@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import resource
@@ -120,8 +121,10 @@ def rehearse(config: RunConfig, *, seconds: float) -> Rehearsal:
     began = time.perf_counter()
     measured = _evaluate(run, min(config.data.val_tokens, 2 * BATCH_TOKENS))
     evaluated = time.perf_counter()
-    for _ in checkpoints.packed(snapshot(run, len(times))):
-        pass  # one file at a time is in memory, as when it is written
+    digest = hashlib.sha256()
+    for _, pieces in checkpoints.packed(snapshot(run, len(times))):
+        for piece in pieces:
+            digest.update(piece)
     packed = time.perf_counter()
     return Rehearsal(
         step_seconds=statistics.median(times[1:]),
