@@ -31,7 +31,7 @@ twice = settings(max_examples=2, deadline=None, derandomize=True)
 @cache
 def noisy(name: str) -> Records:
     """Runs of a law with noise of 1 % in ln L, of the constants that its recovery is tested with."""
-    exact = simulate(LAWS[name], TRUTHS.get(name) or MORE.get(name, CHINCHILLA)).take(np.arange(0, 64, 2))
+    exact = simulate(LAWS[name], TRUTHS.get(name) or MORE.get(name, CHINCHILLA)).take(np.arange(0, 64, 3))
     noise = np.exp(0.01 * np.random.default_rng(0).normal(size=len(exact)))
     return replace(exact, runs=tuple(replace(run, loss=run.loss * e) for run, e in zip(exact.runs, noise, strict=True)))
 

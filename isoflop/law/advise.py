@@ -35,7 +35,7 @@ OVERHEAD = 1 / 300
 LOWER = 4.0
 """Runs reach down to the smallest trained over this factor, unless said otherwise: the next advice, which sees whether
 the law held there, may go down again. Expected errors of ln L at ten times the largest budget of a 72-run sweep, for
-15 % of its FLOPs: 1.10 of the sweep's with a factor of 1, 0.98 with 2, 0.87 with 4, 0.79 with 8 (`benchmarks/next.py`)."""
+15 % of its FLOPs, where the law holds: 1.10 of the sweep's with a factor of 1, 0.98 with 2, 0.87 with 4, 0.79 with 8."""
 SURE = 3.0
 """Standard errors by which the cheapest runs must lie off the law on average, so that none below is proposed."""
 FAR = 0.2
@@ -196,7 +196,7 @@ def _limits(fit: Fit, allowance: float, overhead: float | None, smallest: float 
 
 def _holds_below(fit: Fit) -> bool:
     """Whether the runs within STEP of the smallest keep to the law on average, as the others scatter about it."""
-    away, cheap = residual_of(fit), fit.records.C <= ABOUT * STEP * fit.records.C.min()
+    away, cheap = residual_of(fit), ABOUT * STEP * fit.records.C.min() >= fit.records.C
     if cheap.all():
         return False
     scatter = max(LEAST_SCALE, float(np.sqrt((away[~cheap] ** 2).mean())))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from isoflop.law.solve import BLOCK, Problem, Solution, residuals, solve, starts
+from isoflop.law.solve import Problem, Solution, residuals, solve, starts
 
 AGREE = 1e-7
 """Objectives nearer than this part of themselves, or than 1e-15 a run, are one optimum."""
