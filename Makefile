@@ -1,7 +1,7 @@
 # make demo   the whole way once, in minutes
 # make study  the kept study of docs/results: about an hour and a half on two cores, on the C sources of Linux from Debian
 # make test   the fast tests; make check, make slow: the rest of what CI runs
-# make tutorial  the tutorial, in a minute; make docs: the documents, with every command of the README and the tutorial
+# make tutorial  the tutorial; make docs: the documents, with every command of the README and the tutorial
 # make slurm  the executor on a real Slurm of one node; make ray: on a real Ray; each says why where it cannot
 PYTHON ?= python3
 VENV := .venv

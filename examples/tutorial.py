@@ -1,4 +1,4 @@
-"""A law found, tested and used, from simulated runs to a forecast: python examples/tutorial.py, in about a minute."""
+"""A law found, tested and used, from simulated runs to a forecast: python examples/tutorial.py."""
 
 # %% [markdown]
 # # How good will the big model be?

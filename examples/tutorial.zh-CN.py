@@ -1,4 +1,4 @@
-"""从模拟的训练到一个经得起检验的预测：python examples/tutorial.zh-CN.py，约一分钟。"""
+"""从模拟的训练到一个经得起检验的预测：python examples/tutorial.zh-CN.py。"""
 
 # %% [markdown]
 # # 大模型会有多好？

@@ -1,6 +1,6 @@
 """The documents agree with each other and with the code: python -m pytest tests/test_documents.py
 
-With -m slow also the tutorial itself, in a minute.
+With -m slow also the tutorial itself.
 """
 
 import ast
