@@ -105,7 +105,7 @@ def _visit(problem: Problem, best: Solution, rows: Int64[np.ndarray, "rows"]) ->
             if not len(some):
                 break
             _accept(best, rows[some], solve(problem.take(rows[some]), near[-1][None, some]))
-        rows = rows[np.asarray(best.objective[rows] < now * (1 - AGREE) - _rounding(problem))]
+        rows = rows[np.flatnonzero(best.objective[rows] < now * (1 - AGREE) - _rounding(problem))]
         if not len(rows):
             break
     return float((best.objective[asked] < before * (1 - AGREE) - _rounding(problem)).mean())
