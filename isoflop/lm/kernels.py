@@ -21,9 +21,9 @@ from torch import Tensor
 CHUNK_TOKENS = 512
 """Tokens whose logits exist at once: 256 to 512 stay in the cache of one core (measured, ×1.1 against 2048)."""
 TILE_IDS = 4096
-"""Vocabulary entries whose logits exist at once in half precision: 8,192 are as fast, 2,048 take ×1.05 (S3's head)."""
-GROUP_TOKENS = 2048
-"""Tokens whose powers are kept until their norms are known, 2 bytes for each entry of the vocabulary."""
+"""Vocabulary entries whose logits exist at once in half precision: 2,048 took ×1.05 on a vocabulary of 50,720."""
+GROUP_TOKENS = 1024
+"""Tokens whose powers are kept until their norms are known, 2 bytes an entry of the vocabulary: 2,048 took ×0.99."""
 BLOCK_ROWS = 128
 """Query rows that meet their keys at once: 128 took 2.1, 12.4, 83 ms forward and backward at 128, 256, 1,024 tokens,
 64 took 2.2, 12.5, 93 ms, 32 and 256 more (one core; torch's own 6.2, 27.6, 118 ms)."""
@@ -73,18 +73,18 @@ class _MixedLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        rounded = weight.to(x.dtype)
-        ctx.save_for_backward(x, rounded)
+        ctx.save_for_backward(x, weight)
         ctx.biased = bias is not None
-        return F.linear(x, rounded, None if bias is None else bias.to(x.dtype))
+        return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-        x, rounded = ctx.saved_tensors
+        x, weight = ctx.saved_tensors
         grad = grads[0].reshape(-1, grads[0].shape[-1])
         weight_grad = torch.mm(grad.T, x.reshape(-1, x.shape[-1])).float()
         bias_grad = grad.float().sum(0) if ctx.biased else None
-        return torch.mm(grad, rounded).view_as(x), weight_grad, bias_grad
+        # rounded again: kept, the rounded weights of 24 layers would be a thirtieth of a step's memory
+        return torch.mm(grad, weight.to(x.dtype)).view_as(x), weight_grad, bias_grad
 
 
 def mixed_linear(
@@ -254,13 +254,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, products: torch.dtype) -> Tensor:
-        training = any(ctx.needs_input_grad)
-        hidden_grad = torch.empty_like(hidden) if training else None
-        weight_grad = torch.zeros_like(weight) if training else None
+        grads = (torch.empty_like(hidden), torch.zeros_like(weight)) if any(ctx.needs_input_grad) else None
         chunks = _exact_chunks if products == hidden.dtype else _rounded_chunks
-        total = chunks(hidden, weight, targets, products, hidden_grad, weight_grad)
-        if training:
-            ctx.save_for_backward(hidden_grad, weight_grad)
+        total = chunks(hidden, weight, targets, products, grads)
+        if grads:
+            ctx.save_for_backward(*grads)
         return total / len(targets)
 
     @staticmethod
@@ -271,12 +269,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _exact_chunks(
-    hidden: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    products: torch.dtype,
-    hidden_grad: Tensor | None,
-    weight_grad: Tensor | None,
+    hidden: Tensor, weight: Tensor, targets: Tensor, products: torch.dtype, grads: tuple[Tensor, Tensor] | None
 ) -> Tensor:
     """Sum of the losses, everything in the type of the products; gradients of their mean, where asked, in place."""
     tokens = len(targets)
@@ -290,20 +283,15 @@ def _exact_chunks(
         # from here on in place, towards (softmax − onehot) / tokens: the logits are not needed again
         norm = logits.exp_().sum(-1, keepdim=True)
         total += norm.log().sum()
-        if hidden_grad is not None and weight_grad is not None:
+        if grads:
             logits.mul_(1 / (norm * tokens)).scatter_add_(-1, index, torch.full_like(norm, -1 / tokens))
-            torch.mm(logits, weight, out=hidden_grad[part])
-            weight_grad.add_(torch.mm(logits.T, hidden[part]))
+            torch.mm(logits, weight, out=grads[0][part])
+            grads[1].add_(torch.mm(logits.T, hidden[part]))
     return total
 
 
 def _rounded_chunks(
-    hidden: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    products: torch.dtype,
-    hidden_grad: Tensor | None,
-    weight_grad: Tensor | None,
+    hidden: Tensor, weight: Tensor, targets: Tensor, products: torch.dtype, grads: tuple[Tensor, Tensor] | None
 ) -> Tensor:
     """As `_exact_chunks`, the products rounded to half precision, the rest in fp32.
 
@@ -319,17 +307,17 @@ def _rounded_chunks(
     tiles = rounded.split(-(-len(weight) // -(-len(weight) // TILE_IDS)))
     for start in range(0, tokens, GROUP_TOKENS):
         group = slice(start, start + GROUP_TOKENS)
-        kept, highest, norm = _tile_powers(inputs[group], tiles, None if hidden_grad is None else hidden_grad[group])
+        kept, highest, norm = _tile_powers(inputs[group], tiles, grads[0][group] if grads else None)
         total += (highest + norm.log2()).sum() / LOG2_E
-        if hidden_grad is not None and weight_grad is not None:
+        if grads:
             scale = 1 / (norm * tokens)
-            hidden_grad[group].mul_(scale)
-            for (powers, shift), out in zip(kept, weight_grad.split(len(tiles[0])), strict=True):
+            grads[0][group].mul_(scale)
+            for (powers, shift), out in zip(kept, grads[1].split(len(tiles[0])), strict=True):
                 shares = hidden[group] * ((shift - highest).exp2_() * scale)
                 out.add_(torch.mm(powers.T, shares.to(products)))
-    if hidden_grad is not None and weight_grad is not None:
-        hidden_grad.sub_(rows, alpha=1 / tokens)
-        weight_grad.index_add_(0, targets, hidden, alpha=-1 / tokens)
+    if grads:
+        grads[0].sub_(rows, alpha=1 / tokens)
+        grads[1].index_add_(0, targets, hidden, alpha=-1 / tokens)
     return total
 
 
