@@ -304,7 +304,7 @@ def _rounded_chunks(
     rounded, rows = weight.to(products), weight[targets]
     inputs = (hidden * LOG2_E).to(products)
     total = -(hidden * rows).sum()
-    tiles = rounded.split(-(-len(weight) // -(-len(weight) // TILE_IDS)))
+    tiles = torch.split(rounded, -(-len(weight) // -(-len(weight) // TILE_IDS)))
     for start in range(0, tokens, GROUP_TOKENS):
         group = slice(start, start + GROUP_TOKENS)
         kept, highest, norm = _tile_powers(inputs[group], tiles, grads[0][group] if grads else None)
@@ -312,7 +312,7 @@ def _rounded_chunks(
         if grads:
             scale = 1 / (norm * tokens)
             grads[0][group].mul_(scale)
-            for (powers, shift), out in zip(kept, grads[1].split(len(tiles[0])), strict=True):
+            for (powers, shift), out in zip(kept, torch.split(grads[1], len(tiles[0])), strict=True):
                 shares = hidden[group] * ((shift - highest).exp2_() * scale)
                 out.add_(torch.mm(powers.T, shares.to(products)))
     if grads:
