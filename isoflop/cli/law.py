@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json as json_module
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -70,11 +73,14 @@ def fit(
     if "U" not in LAWS[law].variables:
         told = [f"predict, optimal, plan and next: {note}; fit takes all" for note in lawful(fitted.records)[1]]
         fitted = replace(fitted, records=replace(fitted.records, notes=(*fitted.records.notes, *told)))
-    if bootstrap:
-        fitted = resample(fitted, replicates=bootstrap, seed=seed)
-    budget = BEYOND * float(records.C.max()) if at is None else at
-    curves, draws = read_curves(source, records), min(DRAWS, bootstrap)
-    found = approaches(records, fitted, budget, curves=curves, draws=draws, seed=seed)
+    with _bar(quiet=json) as step:
+        if bootstrap:
+            step(f"{bootstrap} draws of {len(records)} runs")
+            fitted = resample(fitted, replicates=bootstrap, seed=seed)
+        step("four approaches")
+        budget = BEYOND * float(records.C.max()) if at is None else at
+        curves, draws = read_curves(source, records), min(DRAWS, bootstrap)
+        found = approaches(records, fitted, budget, curves=curves, draws=draws, seed=seed)
     result = _as_dict(fitted, found)
     path = Path(out) if out else _beside(Path(source))
     write_json(path, fitted.to_dict())
@@ -83,6 +89,19 @@ def fit(
 
 BEYOND = 10.0
 """The approaches are compared at this factor beyond the largest run, where they begin to part."""
+
+
+@contextmanager
+def _bar(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal what is computed and for how long; how long it will take depends on the runs."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    hidden = quiet or not sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda said: bar.update(task, description=said)
 
 
 def _checked(bootstrap: int, at: float | None) -> None:
