@@ -78,8 +78,13 @@ def assert_no_farther(exact: list[Tensor], ours: list[Tensor], usual: list[Tenso
         assert (mine.float() - right).norm() <= (theirs.float() - right).norm() * (1 + 1e-4)
 
 
+@pytest.mark.parametrize(("tile", "group", "chunk"), [(4096, 1024, 512), (100, 300, 128)])
 @pytest.mark.parametrize("scale", [0.02, 0.1, 0.5])
-def test_chunked_cross_entropy_in_bf16_is_no_farther_from_fp32_than_autocast(scale: float) -> None:
+def test_chunked_cross_entropy_in_bf16_is_no_farther_from_fp32_than_autocast(
+    monkeypatch, scale: float, tile: int, group: int, chunk: int
+) -> None:
+    for name, size in (("TILE_IDS", tile), ("GROUP_TOKENS", group), ("CHUNK_TOKENS", chunk)):
+        monkeypatch.setattr(kernels, name, size)
     squares = torch.zeros(2)
     for seed in range(8):
         torch.manual_seed(seed)
@@ -109,10 +114,16 @@ def test_chunked_cross_entropy_in_bf16_is_no_farther_from_fp32_than_autocast(sca
     assert squares[0] <= squares[1]  # one number a seed, so judged over all of them
 
 
-def test_chunked_cross_entropy_in_bf16_survives_huge_logits() -> None:
+@pytest.mark.parametrize("tile", [1, 2])
+def test_chunked_cross_entropy_in_bf16_survives_huge_logits(monkeypatch, tile: int) -> None:
+    monkeypatch.setattr(kernels, "TILE_IDS", tile)
     hidden, weight = torch.full((2, 1), 1e4), torch.tensor([[1.0], [-1.0]])
-    loss = linear_cross_entropy(hidden, weight, torch.tensor([0, 1]), torch.bfloat16)
-    assert loss.item() == pytest.approx(1e4, rel=0.01)
+    weight.requires_grad_()
+    for ids in (weight, weight.flip(0)):  # whether the highest comes first or last
+        loss = linear_cross_entropy(hidden, ids, torch.tensor([0, 1]), torch.bfloat16)
+        loss.backward()
+        assert loss.item() == pytest.approx(1e4, rel=0.01)
+        assert weight.grad is not None and weight.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("bias", [True, False])
