@@ -20,6 +20,7 @@ ScheduleKind = Literal["cosine", "linear", "constant", "wsd", "power"]
 OptimizerKind = Literal["adamw", "muon", "sgd"]
 Precision = Literal["fp32", "bf16", "autocast"]
 Device = Literal["auto", "cpu", "cuda"]
+Sharding = Literal["none", "fsdp"]
 TokenDtype = Literal["int16", "uint16", "int32", "uint32", "int64"]
 
 PASSING: Mapping[str, bool] = {"identity": False}
@@ -139,6 +140,12 @@ class TrainConfig:
     """Seed of initial weights, data order and dropout."""
     device: Device = field(default="auto", metadata=PASSING)
     """Where to train; auto: a GPU if there is one."""
+    devices: int = field(default=1, metadata=PASSING)
+    """Devices that train the run together, each on its part of every batch, by a process of its own (torchrun)."""
+    sharding: Sharding = field(default="none", metadata=PASSING)
+    """fsdp: each device holds a part of the parameters and of the optimizer's state, for models over one's memory."""
+    recompute: bool = field(default=False, metadata=PASSING)
+    """Keep no activations inside blocks and compute them again in the backward pass: a third slower, less memory."""
     eval_every: int | None = field(default=None, metadata=PASSING)
     """Steps between evaluations; None: ten in a run."""
     log_every: int | None = field(default=None, metadata=PASSING)
@@ -152,7 +159,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         of_their_types(self)
-        positive(self, "epochs", "tokens", "flops", "steps", "batch_size", "grad_accum")
+        positive(self, "epochs", "tokens", "flops", "steps", "batch_size", "grad_accum", "devices")
         positive(self, "eval_every", "log_every", "checkpoint_every", "keep_last")
         if self.batch_size % self.grad_accum:
             raise ValueError(
