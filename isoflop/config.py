@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -292,6 +292,22 @@ def write_run(config: RunConfig, out: Path) -> Path:
         return folder
     write_json(folder / "config.json", lasting(config.to_dict(), folder))
     return folder
+
+
+SPREAD = ("devices", "sharding", "recompute")
+"""Fields of a TrainConfig by which a run may go on elsewhere: who holds what, and what is computed twice."""
+
+
+def spread_run(folder: Path, train: TrainConfig) -> None:
+    """Let a run go on by other choices of `SPREAD`, and no others.
+
+    Raises:
+        ValueError: the folder holds no run.
+    """
+    config = read_run(folder)
+    chosen = replace(config.train, **{name: getattr(train, name) for name in SPREAD})
+    if chosen != config.train:
+        write_json(folder / "config.json", lasting(replace(config, train=chosen).to_dict(), folder))
 
 
 def read_run(folder: Path) -> RunConfig:

@@ -50,7 +50,7 @@ class Whole:
 
     def own_square(self) -> float:
         """Squared length of what this rank holds of the gradient, before the sum."""
-        return sum(torch.linalg.vector_norm(grads).item() ** 2 for grads in self.grads)
+        return math.fsum(torch.linalg.vector_norm(grads).item() ** 2 for grads in self.grads)
 
     def joint_norm(self, norm: Tensor) -> Tensor:
         """Length of the whole gradient, from the length of what this rank holds after the sum."""
@@ -140,7 +140,7 @@ class Sharded:
 
     def own_square(self) -> float:
         """Squared length of this rank's rows of the gradient."""
-        return sum(torch.linalg.vector_norm(rows).item() ** 2 for rows in self.reduced())
+        return math.fsum(torch.linalg.vector_norm(rows).item() ** 2 for rows in self.reduced())
 
     def joint_norm(self, norm: Tensor) -> Tensor:
         """Length of the whole gradient, from the length of this rank's rows."""
