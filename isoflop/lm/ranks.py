@@ -110,16 +110,24 @@ def joined() -> Iterator[Ranks]:
 
     Small things travel by gloo, and tensors of a GPU by NCCL. After an error the ranks no longer agree on what comes
     next: the process is to end, which ends the others.
+
+    Raises:
+        ChildProcessError: another rank has ended.
     """
     ranks = named()
     if ranks.world == 1 or dist.is_initialized():
         yield ranks
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    yield ranks
+    try:
+        yield ranks
+    except RuntimeError as error:
+        if not is_echo(error):
+            raise
+        raise ChildProcessError("another process of this run has ended, and with it this one") from error
     dist.destroy_process_group()
 
 
 def is_echo(error: Exception) -> bool:
     """Whether an error says no more than that another rank is gone."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
+    return isinstance(error, (ChildProcessError, dist.DistError)) or "gloo" in str(error)

@@ -31,7 +31,7 @@ DRIVER = "ISOFLOP_DRIVER"
 """Names, to the ranks, the process that started torchrun: without it they are orphans."""
 RANK_SAID = "isoflop: rank "
 """Begins the line in which a rank other than the first says why it ends."""
-FAREWELL = 20
+FAREWELL = 100
 """Last lines of standard error that are kept for the reason of a failure."""
 
 
@@ -154,8 +154,7 @@ def _reason(team: _Team, last: dict[str, Any]) -> str:
         return str(last["reason"])
     if own:
         return f"rank {own[0]}"
-    killed = [re.search(r"exitcode: -(\d+)\) local_rank: (\d+)", line) for line in team.errors]
-    if found := next((match for match in killed if match), None):
-        return f"rank {found[2]} was killed by signal {found[1]}"
+    if killed := re.findall(r"Signal (\d+) \(\w+\) received by PID", "\n".join(team.errors)):
+        return f"the process of a rank was killed by signal {killed[0]}"
     tail = next((line for line in reversed(team.errors) if line.strip("= -")), "it said nothing")
     return f"torchrun ended with code {team.process.returncode}: {last.get('reason', tail)}"

@@ -343,7 +343,7 @@ def _finish(run: Run, steps: int, final: Evaluation | None, reason: str | None) 
             note(run.folder, done=steps)
 
     run.ranks.agreed(write)
-    return record
+    return record if run.ranks.first else Record.read(run.folder / "record.json")
 
 
 def _record(run: Run, steps: int, final: Evaluation | None, reason: str | None) -> Record:
