@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -41,8 +40,9 @@ def on_two(folder: Path) -> Path:
     ],
 )
 def test_the_reason_is_the_one_that_comes_first(last: dict[str, Any], errors: list[str], reason: str) -> None:
-    team: Any = SimpleNamespace(errors=errors, process=SimpleNamespace(returncode=1))
-    assert torchrun._reason(team, last) == reason
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"], text=True)
+    process.wait()
+    assert torchrun._reason(torchrun._Team(process, errors=errors), last) == reason
 
 
 def test_a_run_goes_on_with_other_devices_but_not_with_another_recipe(
