@@ -106,7 +106,7 @@ def _started(devices: int) -> Iterator[_Team]:
         yield team
     finally:
         if sys.exc_info()[0] is not None:
-            process.terminate()  # and with it go the ranks, which it asks to save first
+            process.kill()  # its ranks see that they are orphans, and end
         process.wait()
         for listener in listeners:
             listener.join()
