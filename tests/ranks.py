@@ -14,7 +14,7 @@ import torch
 
 from isoflop.lm.ranks import joined
 
-SECONDS = 60.0
+SECONDS = 400.0
 """Until ranks that wait for each other in vain are ended."""
 
 
