@@ -57,7 +57,7 @@ def share(run: Run, step: int) -> float:
     train._step(run, step, *run.stream.batch(step))
     whole = time.perf_counter() - began
     began = time.perf_counter()
-    first = sum(torch.linalg.vector_norm(grads).item() ** 2 for grads in run.grads)
+    first = run.weights.own_square()
     train._measure_noise(replace_state(run), first, first)
     spent = time.perf_counter() - began
     return spent / (whole - spent)

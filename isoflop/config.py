@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ OptimizerKind = Literal["adamw", "muon", "sgd"]
 Precision = Literal["fp32", "bf16", "autocast"]
 Device = Literal["auto", "cpu", "cuda"]
 TrackerName = Literal["tensorboard", "wandb"]
+Sharding = Literal["none", "fsdp"]
 TokenDtype = Literal["int16", "uint16", "int32", "uint32", "int64"]
 
 PASSING: Mapping[str, bool] = {"identity": False}
@@ -140,6 +141,12 @@ class TrainConfig:
     """Seed of initial weights, data order and dropout."""
     device: Device = field(default="auto", metadata=PASSING)
     """Where to train; auto: a GPU if there is one."""
+    devices: int = field(default=1, metadata=PASSING)
+    """Devices that train the run together, each on its part of every batch, by a process of its own (torchrun)."""
+    sharding: Sharding = field(default="none", metadata=PASSING)
+    """fsdp: each device holds a part of the parameters and of the optimizer's state, for models over one's memory."""
+    recompute: bool = field(default=False, metadata=PASSING)
+    """Keep no activations inside blocks and compute them again in the backward pass: a third slower, less memory."""
     eval_every: int | None = field(default=None, metadata=PASSING)
     """Steps between evaluations; None: ten in a run."""
     log_every: int | None = field(default=None, metadata=PASSING)
@@ -155,7 +162,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         of_their_types(self)
-        positive(self, "epochs", "tokens", "flops", "steps", "batch_size", "grad_accum")
+        positive(self, "epochs", "tokens", "flops", "steps", "batch_size", "grad_accum", "devices")
         positive(self, "eval_every", "log_every", "checkpoint_every", "keep_last")
         if self.batch_size % self.grad_accum:
             raise ValueError(
@@ -288,6 +295,22 @@ def write_run(config: RunConfig, out: Path) -> Path:
         return folder
     write_json(folder / "config.json", lasting(config.to_dict(), folder))
     return folder
+
+
+SPREAD = ("devices", "sharding", "recompute")
+"""Fields of a TrainConfig by which a run may go on elsewhere: who holds what, and what is computed twice."""
+
+
+def spread_run(folder: Path, train: TrainConfig) -> None:
+    """Let a run go on by other choices of `SPREAD`, and no others.
+
+    Raises:
+        ValueError: the folder holds no run.
+    """
+    config = read_run(folder)
+    chosen = replace(config.train, **{name: getattr(train, name) for name in SPREAD})
+    if chosen != config.train:
+        write_json(folder / "config.json", lasting(replace(config, train=chosen).to_dict(), folder))
 
 
 def read_run(folder: Path) -> RunConfig:

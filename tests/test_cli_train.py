@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from isoflop.cli import dry_run
+from isoflop.cli import dry_run, worker
 from isoflop.cli import train as cli
 from isoflop.cli.app import main
 from isoflop.config import read_run
@@ -82,10 +82,10 @@ def test_a_stopped_run_says_how_to_go_on(token_folder: Path, tmp_path: Path, mon
     assert "goes on" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", cli.STOPS)
+@pytest.mark.parametrize("number", worker.STOPS)
 def test_a_signal_is_a_question_and_then_as_before(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with cli.stop_on_signal() as should_stop:
+    with worker.stop_on_signal() as should_stop:
         assert not should_stop()
         os.kill(os.getpid(), number)
         assert should_stop()
@@ -96,8 +96,8 @@ def test_lack_of_memory_is_told_with_the_peak() -> None:
     with pytest.raises(RuntimeError) as torch_says:
         torch.empty(2**60, dtype=torch.int8)
     for error in (torch_says.value, MemoryError("no more"), torch.OutOfMemoryError("CUDA out of memory")):
-        assert re.match(r"out of memory at a peak of \d+\.\d\d GB: ", cli._failure(error)), error
-    assert cli._failure(ValueError("two\n lines")) == "ValueError: two lines"
+        assert re.match(r"out of memory at a peak of \d+\.\d\d GB: ", worker.failure(error)), error
+    assert worker.failure(ValueError("two\n lines")) == "ValueError: two lines"
 
 
 @pytest.fixture

@@ -248,6 +248,11 @@ def test_threads_cores_and_gpus_are_shared(monkeypatch: pytest.MonkeyPatch) -> N
     assert local.machine_slots(None, 40, ["0", "3"]) == [Slot(threads=2, gpu="0"), Slot(threads=2, gpu="3")]
     assert [slot.gpu for slot in local.machine_slots(4, 40, ["0", "3"])] == ["0", "3", "0", "3"]
     assert local.machine_slots(4, 40, ["0"])[0] == Slot(threads=1, gpu="0")
+    assert local.machine_slots(None, 40, [], devices=2) == 2 * [Slot(threads=2)]
+    assert [slot.gpu for slot in local.machine_slots(None, 40, ["0", "3", "4"], devices=2)] == ["0,3"]
+    assert [slot.gpu for slot in local.machine_slots(2, 40, ["0", "3", "4", "5"], devices=2)] == ["0,3", "4,5"]
+    with pytest.raises(ValueError, match="devices=2, but this machine shows 1 GPUs; give fewer, or device=cpu"):
+        local.machine_slots(None, 40, ["0"], devices=2)
 
 
 def test_gpus_are_those_that_are_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

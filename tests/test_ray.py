@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from isoflop.config import DataConfig, TrainConfig
+from isoflop.config import DataConfig, TrainConfig, read_run, spread_run
 from isoflop.lm.journal import read_journal, trained_twice
 from isoflop.presets import preset
 from isoflop.record import Record
@@ -95,6 +96,16 @@ def launch(fake: FakeRay, monkeypatch: pytest.MonkeyPatch, folders: list[Path], 
     executor.run(folders, workers=workers, patience=9.0, on_event=events.append, options=RayOptions(**options))
     assert not fake.open
     return events
+
+
+def test_a_run_of_two_devices_asks_for_two(monkeypatch: pytest.MonkeyPatch, folders: list[Path]) -> None:
+    for folder in folders:
+        spread_run(folder, replace(read_run(folder).train, devices=2))
+    fake = FakeRay(GPU=2.0)
+    launch(fake, monkeypatch, folders)
+    assert fake.asked == [{"num_cpus": 2.0, "num_gpus": 2.0, "max_retries": 3}]
+    with pytest.raises(ValueError, match="gpus_per_run=1, but a run has devices=2, one GPU each; leave it out"):
+        launch(fake, monkeypatch, [folders[0]], gpus_per_run=1.0)
 
 
 def test_each_run_is_a_task_and_ends_as_its_folder_says(monkeypatch: pytest.MonkeyPatch, folders: list[Path]) -> None:

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from isoflop.config import DataConfig, TrainConfig, read_run
+from isoflop.config import DataConfig, TrainConfig, read_run, spread_run
 from isoflop.lm.journal import read_journal, trained_twice
 from isoflop.presets import preset
 from isoflop.record import Record
@@ -32,6 +33,15 @@ def test_the_batch_script_is_the_golden_file() -> None:
     assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
     commands = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert commands[:3] == ["why=", "trap 'why=limit' USR1", "trap 'why=term' TERM"]
+
+
+def test_a_run_of_two_devices_gets_a_core_for_each(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, asked = make_run(steps=4), []
+    spread_run(folder, replace(read_run(folder).train, devices=2))
+    monkeypatch.setattr(slurm, "_submit", lambda book, folders, workers, options: asked.append(options) or [])
+    for options in (SlurmOptions(), OPTIONS):
+        slurm.run([folder], workers=None, patience=9.0, on_event=print, options=options)
+    assert [options.cpus_per_task for options in asked] == [2, 4]
 
 
 @pytest.mark.parametrize("options", [{"partition": "a b"}, {"account": "x\n#SBATCH --nodes=9"}, {"gres": "gpu:$(id)"}])

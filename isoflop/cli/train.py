@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json as json_module
 import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -19,7 +15,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from isoflop.cli.app import Command, flag_value, positional, with_defaults
-from isoflop.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, read_run, write_run
+from isoflop.cli.worker import serve, serve_together, started_by_torchrun, stop_on_signal, train_silently, watch_parent
+from isoflop.config import (
+    SPREAD,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+    read_run,
+    spread_run,
+    write_run,
+)
 from isoflop.places import parse_mix
 from isoflop.presets import PresetName, preset
 
@@ -27,11 +34,6 @@ if TYPE_CHECKING:
     from isoflop.lm.run import Run
     from isoflop.lm.train import Progress
     from isoflop.record import Record
-
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Signals that ask a run to save and stop; the last is the warning that queues send before a time limit."""
-ORPHAN = 3.0
-"""Seconds that a worker without a driver gets to save its checkpoint."""
 
 
 def train(
@@ -54,6 +56,7 @@ def train(
 
     A run's folder is named by the hash of its configuration, so the same command finds the same run. Ctrl-C saves a
     checkpoint first. Exactly one of --epochs, --tokens, --flops, --steps gives the length.
+    `--devices 2` trains on two devices, as `torchrun --nproc-per-node 2 -m isoflop train DIR` does.
     `--from DIR@STEP --decay-to TOKENS` branches off a run of constant rate, to have its loss at another length too.
 
     Args:
@@ -63,7 +66,7 @@ def train(
         decay_to: Length of that branch, tokens, the other run's part included; the rate falls on all the way.
         dry_run: Show size, length, FLOPs, memory and time, from some seconds of trial, and write nothing.
         preset: Model to start from; flags change single fields of it.
-        threads: CPU threads; None: all cores.
+        threads: CPU threads, shared by the devices; None: all cores.
         core: Keep the process on this CPU core.
         json: Print the record as JSON.
         data: Tokens to train and measure on.
@@ -71,11 +74,12 @@ def train(
         optim: Optimizer.
         train: Length and batch.
     """
-    if folder == "-":  # before torch is imported, which takes seconds in which the driver may die as well
-        threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
+    together = started_by_torchrun()
+    if folder == "-" or together:  # before torch is imported, which takes seconds in which the driver may die as well
+        watch_parent()
     place(threads, core)
     if folder == "-":
-        return _serve()
+        return serve_together() if together else serve()
     config = _started(folder, preset, from_, decay_to, Path(out), data, model, optim, train)
     if dry_run:
         from isoflop.cli.dry_run import show
@@ -84,6 +88,8 @@ def train(
     if config is not None:
         folder = str(write_run(config, Path(out)))
     assert folder is not None
+    if together and os.environ.get("RANK") != "0":
+        return train_silently(Path(folder))
     record = _train_shown(Path(folder), quiet=json)
     if json:
         print(json_module.dumps(asdict(record)))
@@ -157,11 +163,13 @@ def _started(
         return _branch(from_, decay_to, out, *parts)
     if folder is None:
         return _new_run(*parts)
-    if preset is not None or parts != _parts(Path(folder)):
+    if told := _changes(Path(folder), preset, *parts):
         raise ValueError(
-            f"{folder} goes on with the configuration it was started with, but the command gives "
-            f"{_changes(Path(folder), preset, *parts)}; leave that out, or start another run"
+            f"{folder} goes on with the configuration it was started with, but the command gives {told}; leave that "
+            "out, or start another run"
         )
+    if os.environ.get("RANK", "0") == "0":
+        spread_run(Path(folder), parts[-1])
     return None
 
 
@@ -212,35 +220,19 @@ def _changes(folder: Path, preset: str | None, *parts: Any) -> str:
     for mine, theirs in zip(parts, _parts(folder), strict=True):
         kept = asdict(theirs)  # type: ignore[call-overload]
         told += [
-            f"{name}={value!r} (there {kept[name]!r})" for name, value in asdict(mine).items() if value != kept[name]
+            f"{name}={value!r} (there {kept[name]!r})"
+            for name, value in asdict(mine).items()
+            if value != kept[name] and name not in SPREAD
         ]
     return ", ".join(told)
 
 
-@contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C, SIGTERM and SIGUSR1 into a question that the training loop asks; a second Ctrl-C stops at once."""
-    asked = False
-
-    def ask(number: int, frame: object) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = {number: signal.signal(number, ask) for number in STOPS}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _train_shown(folder: Path, *, quiet: bool) -> Record:
-    from isoflop.lm.train import train as train_run
+    from isoflop.lm.torchrun import train_together
 
     done = (folder / "record.json").exists()
     with stop_on_signal() as should_stop, _bar(folder, quiet=quiet or done) as show:
-        record = train_run(folder, on_progress=show, on_start=_tell_start, should_stop=should_stop)
+        record = train_together(folder, on_progress=show, on_start=_tell_start, should_stop=should_stop)
     if record is None:
         print(f"isoflop: checkpoint saved; `isoflop train {folder}` goes on", file=sys.stderr)
         sys.exit(130)
@@ -302,57 +294,3 @@ def _summary(record: Record, folder: str) -> str:
         f"N {record.params['compute']:.4g} · D {record.tokens:.4g} tokens · C {record.flops:.4g} FLOPs · "
         f"{measured['seconds']:.0f} s · {folder}"
     )
-
-
-def _leave_with_parent(parent: int) -> None:
-    """Save and stop once whoever started this process is gone: a worker without a driver is an orphan."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(ORPHAN)
-    os.kill(os.getpid(), signal.SIGKILL)  # it hangs where no signal reaches the training loop
-
-
-def _serve() -> None:
-    """Train the folders named on standard input; answer progress and end of each with a line of JSON."""
-    from isoflop.lm.train import train as train_run
-
-    def say(**line: object) -> None:
-        with contextlib.suppress(BrokenPipeError):  # nobody listens any more: _leave_with_parent ends this
-            print(json_module.dumps(line), flush=True)
-
-    with stop_on_signal() as should_stop:
-        say(event="ready")
-        for line in iter(sys.stdin.readline, ""):
-            if should_stop():
-                break
-            folder, spoke = Path(line.rstrip("\n")), 0.0
-
-            def show(now: Progress) -> None:
-                nonlocal spoke
-                if time.monotonic() - spoke > 0.25:
-                    spoke = time.monotonic()
-                    say(event="progress", **asdict(now))
-
-            try:
-                record = train_run(folder, on_progress=show, should_stop=should_stop)
-            except (ValueError, OSError, RuntimeError, MemoryError) as error:
-                say(event="failed", run=folder.name, reason=_failure(error))
-                continue
-            say(event="stopped" if record is None else "done", run=folder.name, status=record and record.status)
-
-
-def _failure(error: Exception) -> str:
-    """Why a run failed, in one line; the peak where memory ran out."""
-    import resource
-
-    import torch
-
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in said:
-        return said
-    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS: getrusage(2) of each
-    peak = kibibytes * (1 if sys.platform == "darwin" else 1024)
-    if isinstance(error, torch.OutOfMemoryError):
-        peak = torch.cuda.max_memory_allocated()
-    return f"out of memory at a peak of {peak / 1e9:.2f} GB: {said}"

@@ -102,11 +102,12 @@ class BatchStream:
         """Tokens in a sequence."""
         return next(iter(self.sources.values())).context_length
 
-    def batch(self, step: int) -> tuple[Batch, Batch]:
-        """Return inputs and targets of a step: each target is the token after its input."""
-        first = step * self.batch_size
-        chosen = self._chosen(first, first + self.batch_size)
-        inputs, targets = (np.empty((self.batch_size, self.context_length), dtype=np.int64) for _ in range(2))
+    def batch(self, step: int, *, part: int = 0, parts: int = 1) -> tuple[Batch, Batch]:
+        """Return inputs and targets of a step, or of one of its equal parts: a target is the token after its input."""
+        rows = self.batch_size // parts
+        first = step * self.batch_size + part * rows
+        chosen = self._chosen(first, first + rows)
+        inputs, targets = (np.empty((rows, self.context_length), dtype=np.int64) for _ in range(2))
         for number, (source, before) in enumerate(zip(self.sources.values(), self.drawn(first), strict=True)):
             here = np.flatnonzero(chosen == number)
             starts = source.starts(before, len(here))

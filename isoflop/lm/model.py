@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from isoflop.config import ModelConfig
 from isoflop.lm.kernels import block_attention, linear_cross_entropy, mixed_linear, rotate, tabled_gelu
@@ -231,6 +232,8 @@ class Transformer(nn.Module):
 
     cos: Tensor
     sin: Tensor
+    recompute = False
+    """Whether training keeps no activations inside blocks and computes them again in the backward pass."""
 
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__()
@@ -287,7 +290,10 @@ class Transformer(nn.Module):
             x = F.dropout(x, self.config.residual_pdrop)
         angles = None if self.config.position != "rope" else (self.cos[:seq], self.sin[:seq])
         for block in self.blocks:
-            x = block(x, angles, products)
+            if self.recompute and self.training:
+                x = checkpoint(block, x, angles, products, use_reentrant=False)
+            else:
+                x = block(x, angles, products)
         normed: Tensor = self.final_norm(x)
         return normed if self.factors.logits == 1.0 else normed * self.factors.logits
 

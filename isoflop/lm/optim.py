@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,10 +17,15 @@ from isoflop.lm.transfer import Multipliers, multipliers
 Matrix = Float[Tensor, "rows cols"]
 
 
-def clip_by_global_norm(grads: Iterable[Tensor], max_norm: float) -> Tensor:
-    """Scale gradients in place so that their joint norm is at most `max_norm`; return the norm before."""
+def clip_by_global_norm(
+    grads: Iterable[Tensor], max_norm: float, *, joint: Callable[[Tensor], Tensor] = lambda norm: norm
+) -> Tensor:
+    """Scale gradients in place so that their joint norm is at most `max_norm`; return the norm before.
+
+    Where these are a part of all gradients, `joint` tells the norm of all from that of the part.
+    """
     grads = list(grads)
-    norm: Tensor = torch.stack([torch.linalg.vector_norm(grad) for grad in grads]).norm()
+    norm: Tensor = joint(torch.stack([torch.linalg.vector_norm(grad) for grad in grads]).norm())
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     for grad in grads:
         grad.mul_(factor)
@@ -68,7 +73,7 @@ def fused_adamw_update(
         [mean],
         [square],
         [],
-        [torch.tensor(float(step))],
+        [torch.tensor(float(step), device=param.device)],
         lr=lr,
         beta1=betas[0],
         beta2=betas[1],
@@ -190,10 +195,20 @@ class Flat:
 def build(
     model: nn.Module, optim: OptimConfig, *, shape: ModelConfig, fused: bool = False
 ) -> tuple[Optimizer, list[Flat]]:
-    """Move the model's parameters into flat groups and return the optimizer over them, set to the peak rate.
+    """Move the model's parameters into flat groups and return the optimizer over them, set to the peak rate."""
+    flats, settings = list[Flat](), list[dict[str, Any]]()
+    for named, group in groups(model, optim, shape):
+        flats.append(Flat([param for _, param in named]))
+        settings.append({**group, "params": [flats[-1].values]})
+    return Optimizer(settings, lr=optim.peak_lr(shape.rate_width), fused=fused), flats
 
-    A group shares its rule, its decay and the multipliers of its parametrization. Whoever sets the rate of a group
-    multiplies it by the group's `lr_multiplier`.
+
+def groups(
+    model: nn.Module, optim: OptimConfig, shape: ModelConfig
+) -> Iterator[tuple[list[tuple[str, nn.Parameter]], dict[str, Any]]]:
+    """Yield the parameters of each group, and what they share: rule, decay, multipliers of the parametrization.
+
+    Whoever sets the rate of a group multiplies it by the group's `lr_multiplier`.
     """
     inside, outside = OPTIMIZERS[optim.optimizer]
     members: dict[tuple[bool, bool, Multipliers], list[tuple[str, nn.Parameter]]] = {}
@@ -202,12 +217,10 @@ def build(
         scale = multipliers(name, param, shape, optim.optimizer)._replace(init=1.0)  # of the past by now
         members.setdefault((not decays(name, param, optim), rest, scale), []).append((name, param))
     peak = optim.peak_lr(shape.rate_width)
-    flats, groups = list[Flat](), list[dict[str, Any]]()
     for (undecayed, rest, scale), named in sorted(members.items(), key=lambda item: item[0][:2]):
-        flats.append(Flat([param for _, param in named]))
-        groups.append(
+        yield (
+            named,
             {
-                "params": [flats[-1].values],
                 "update": outside if rest else inside,
                 "matrices": () if inside is outside or rest else _matrices(model, named),
                 "lr": peak * scale.lr,
@@ -216,9 +229,8 @@ def build(
                 "betas": (optim.beta1, optim.beta2),
                 "momentum": optim.momentum,
                 "eps": optim.eps * scale.eps,
-            }
+            },
         )
-    return Optimizer(groups, lr=peak, fused=fused), flats
 
 
 def _matrices(model: nn.Module, named: Sequence[tuple[str, nn.Parameter]]) -> tuple[tuple[int, int, int], ...]:

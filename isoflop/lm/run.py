@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,8 @@ from isoflop.lm import checkpoint as checkpoints
 from isoflop.lm.journal import note
 from isoflop.lm.lease import Lease
 from isoflop.lm.model import Transformer
-from isoflop.lm.optim import Optimizer, build
+from isoflop.lm.ranks import Ranks
+from isoflop.lm.weights import Weights, hold_weights
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,9 @@ class State:
     grad_noise: float = 0.0
     """Running average of S, the trace of the gradient's noise, tokens."""
     threads: list[int] = field(default_factory=list)
-    """Thread counts that the run was trained with; more than one: not bit-exact."""
+    """Thread counts of each process that the run was trained with; more than one: not bit-exact."""
+    devices: list[str] = field(default_factory=list)
+    """Number and kind of the devices that the run was trained on; more than one entry: not bit-exact."""
 
 
 @dataclass
@@ -55,14 +59,15 @@ class Run:
     stream: BatchStream
     steps: int
     model: Transformer
-    optimizer: Optimizer
-    grads: list[Tensor]
+    weights: Weights
+    """Parameters, gradients and moments, and who of the ranks holds what."""
     state: State
     device: torch.device
+    ranks: Ranks
     done: int = 0
     """Steps done when it was opened."""
     lease: Lease | None = None
-    """The right to write into the folder; None in a rehearsal, which writes nothing."""
+    """The right to write into the folder; None in a rehearsal, and on all ranks but the first: they write nothing."""
 
 
 def open_data(config: RunConfig) -> Tokens:
@@ -94,23 +99,42 @@ def load_model(folder: Path) -> tuple[RunConfig, Transformer]:
     return config, model.eval()
 
 
-def start(folder: Path, config: RunConfig, lease: Lease) -> Run:
-    """Open a run, go to its newest checkpoint or to the one of its trunk, and cut its log back to it."""
-    run = open_run(folder, config)
-    run.lease, run.done = lease, _resume(run)
+def start(folder: Path, config: RunConfig, lease: Lease | None, ranks: Ranks) -> Run:
+    """Open a run, go to its newest checkpoint or to the one of its trunk, and cut its log back to it.
+
+    Raises:
+        ValueError: the ranks do not see the same newest checkpoint.
+    """
+    run = open_run(folder, config, ranks)
+    run.lease, run.done = lease, ranks.agreed(lambda: _resume(run))
+    if len(found := {int(step) for (step,) in ranks.gather(run.done)}) > 1:
+        raise ValueError(
+            f"the processes found checkpoints of different steps in {folder} ({', '.join(map(str, sorted(found)))}); "
+            "it must lie on a disk that all of them see alike"
+        )
     return run
 
 
-def open_run(folder: Path, config: RunConfig) -> Run:
-    """Open a run's tokens, and build its model and optimizer as they are before the first step; writes nothing."""
-    tokens = open_data(config)
-    stream = open_stream(config, tokens)
-    device = torch.device(_device(config.train.device))
-    torch.manual_seed(config.train.seed)
-    model = Transformer(config.model, seed=config.train.seed).to(device).train()
-    own = config.train.precision == "bf16" and device.type == "cpu"
-    optimizer, flats = build(model, config.optim, shape=config.model, fused=own)
+def open_run(folder: Path, config: RunConfig, ranks: Ranks = Ranks()) -> Run:  # noqa: B008 - frozen
+    """Open a run's tokens, and build its model and optimizer as they are before the first step; writes nothing.
+
+    Raises:
+        ValueError: other tokens, no such device, or a batch that the ranks cannot share.
+    """
+    tokens, stream, device = ranks.agreed(lambda: _opened(config, ranks))
+    _seed(config.train.seed, ranks)
+    model = Transformer(config.model, seed=config.train.seed).train()
+    model.recompute = config.train.recompute
+    weights = hold_weights(
+        model,
+        config.optim,
+        ranks,
+        fused=device.type == "cuda" or config.train.precision == "bf16",
+        device=device,
+        sharding=config.train.sharding,
+    )
     steps = train_steps(config.model, config.train, train_tokens=tokens.train_tokens)
+    spread = f"{ranks.world} {device.type}{' fsdp' if weights.sharded else ''}"
     return Run(
         folder=folder,
         config=config,
@@ -118,31 +142,59 @@ def open_run(folder: Path, config: RunConfig) -> Run:
         stream=stream,
         steps=steps,
         model=model,
-        optimizer=optimizer,
-        grads=[flat.grads for flat in flats],
-        state=State(threads=[torch.get_num_threads()]),
+        weights=weights,
+        state=State(threads=[torch.get_num_threads()], devices=[spread]),
         device=device,
+        ranks=ranks,
     )
 
 
-def _device(wanted: str) -> str:
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
+def _opened(config: RunConfig, ranks: Ranks) -> tuple[Tokens, BatchStream, torch.device]:
+    tokens, train = open_data(config), config.train
+    parts = ranks.world * train.grad_accum
+    if train.batch_size % parts:
+        raise ValueError(
+            f"batch_size={train.batch_size} does not split over {ranks.world} devices in grad_accum={train.grad_accum} "
+            f"equal parts each; try batch_size={max(1, round(train.batch_size / parts)) * parts}, or fewer devices"
+        )
+    return tokens, open_stream(config, tokens), _device(train.device, ranks)
+
+
+def _device(wanted: str, ranks: Ranks) -> torch.device:
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
         raise ValueError("device=cuda, but torch finds no GPU here; use device=cpu or device=auto")
-    return wanted
+    if ranks.world == 1:
+        return torch.device("cuda")
+    if ranks.local >= torch.cuda.device_count():
+        raise ValueError(
+            f"process {ranks.local} of this machine has no GPU of its own: it sees {torch.cuda.device_count()}; start "
+            "one process a GPU, or use device=cpu"
+        )
+    torch.cuda.set_device(ranks.local)
+    return torch.device("cuda", ranks.local)
+
+
+def _seed(seed: int, ranks: Ranks, step: int = 0) -> None:
+    """Seed dropout: a generator of its own for each rank, and anew where ranks join a run that had fewer."""
+    mixed = np.random.SeedSequence([seed, ranks.rank, step]).generate_state(1, np.uint64)
+    torch.manual_seed(int(mixed[0]) if ranks.rank else seed)
 
 
 def _resume(run: Run) -> int:
     saved = checkpoints.load_newest(run.folder)
+    log_file = run.folder / "log.jsonl"
     if saved is None:
-        (run.folder / "log.jsonl").write_bytes(b"")
+        if run.ranks.first:
+            log_file.write_bytes(b"")
         if run.config.trunk is None:
             return 0
         saved = _of_trunk(run.folder, run.config.trunk)
     _restore(run, saved)
-    with (run.folder / "log.jsonl").open("r+b") as file:
-        file.truncate(run.state.log_bytes)
+    if run.ranks.first:
+        with log_file.open("r+b") as file:
+            file.truncate(run.state.log_bytes)
     return saved.step
 
 
@@ -156,55 +208,64 @@ def _of_trunk(folder: Path, trunk: Trunk) -> checkpoints.Checkpoint:
             "from this one by --from"
         )
     saved = checkpoints.load_step(source, trunk.step)
-    kept = {name: saved.state[name] for name in ("first_loss", "grad_signal", "grad_noise", "threads")}
-    return replace(saved, state=kept)
+    kept = {"first_loss", "grad_signal", "grad_noise", "threads", "devices"}
+    return replace(saved, state={name: value for name, value in saved.state.items() if name in kept})
 
 
 def _restore(run: Run, saved: checkpoints.Checkpoint) -> None:
     """Put a checkpoint's parameters, optimizer state, generators and loop state into a run."""
-    with torch.no_grad():
-        for name, weight in run.model.named_parameters():
-            weight.copy_(saved.tensors["model"][name])
-    for name, tensor in saved.tensors["optimizer"].items():
-        index, _, kind = name.partition(".")
-        param = list(_optimized(run.optimizer))[int(index)]
-        run.optimizer.state[param]["step"] = saved.step
-        run.optimizer.state[param][kind] = tensor.to(run.device)
-    torch.set_rng_state(saved.tensors["random"]["cpu"])
-    if run.device.type == "cuda":
-        torch.cuda.set_rng_state(saved.tensors["random"]["cuda"])
-    (threads,) = run.state.threads
+    run.weights.restore(saved.tensors["model"], saved.tensors["optimizer"], step=saved.step)
+    _restore_random(run, saved)
+    (threads,), (spread,) = run.state.threads, run.state.devices
     run.state = State(**saved.state)
+    if not run.state.devices:  # of a version that knew one process
+        run.state.devices.append(f"1 {run.device.type}")
     if threads not in run.state.threads:
-        log.warning("%s goes on with %d threads, not %s: no longer bit-exact", run.folder, threads, run.state.threads)
+        _say_inexact(run, f"{threads} threads, not {run.state.threads}")
         run.state.threads.append(threads)
+    if spread not in run.state.devices:
+        _say_inexact(run, f"{spread}, not {', '.join(run.state.devices)}")
+        run.state.devices.append(spread)
 
 
-def _optimized(optimizer: Optimizer) -> Iterator[Tensor]:
-    for group in optimizer.param_groups:
-        yield from group["params"]
+def _say_inexact(run: Run, what: str) -> None:
+    if run.ranks.first:
+        log.warning("%s goes on with %s: no longer bit-exact", run.folder, what)
+
+
+def _random_name(device: str, rank: int) -> str:
+    return f"{device}.{rank}" if rank else device
+
+
+def _restore_random(run: Run, saved: checkpoints.Checkpoint) -> None:
+    random, rank = saved.tensors["random"], run.ranks.rank
+    if rank and _random_name("cpu", rank) not in random:
+        return _seed(run.config.train.seed, run.ranks, saved.step)
+    torch.set_rng_state(random[_random_name("cpu", rank)])
+    if run.device.type == "cuda" and (name := _random_name("cuda", rank)) in random:
+        torch.cuda.set_rng_state(random[name])
 
 
 def snapshot(run: Run, step: int) -> checkpoints.Checkpoint:
-    """Everything that the steps after this one depend on."""
-    moments = {
-        f"{index}.{name}": value
-        for index, param in enumerate(_optimized(run.optimizer))
-        for name, value in run.optimizer.state[param].items()
-        if isinstance(value, Tensor)
-    }
-    random = {"cpu": torch.get_rng_state()}
+    """Everything that the steps after this one depend on; all ranks must ask for it, since each adds its part."""
+    mine = {"cpu": torch.get_rng_state()}
     if run.device.type == "cuda":
-        random["cuda"] = torch.cuda.get_rng_state()
-    model = dict(run.model.named_parameters())
+        mine["cuda"] = torch.cuda.get_rng_state()
+    random = {
+        _random_name(device, rank): state
+        for device, own in mine.items()
+        for rank, state in enumerate(run.ranks.tensors(own))
+    }
+    model, moments = run.weights.tensors()
     tensors: Mapping[str, Mapping[str, Tensor]] = {"model": model, "optimizer": moments, "random": random}
     return checkpoints.Checkpoint(step=step, tensors=tensors, state=asdict(run.state))
 
 
 def save(run: Run, step: int) -> None:
-    """Publish a checkpoint, if the run is still ours."""
-    train = run.config.train
-    assert run.lease is not None
-    run.lease.check()
-    checkpoints.save(run.folder, snapshot(run, step), keep_last=train.keep_last, keep_steps=train.keep_steps)
-    note(run.folder, saved=step)
+    """Publish a checkpoint, if the run is still ours; the first rank writes, the others give it their part."""
+    train, whole = run.config.train, snapshot(run, step)
+    if run.ranks.first:
+        assert run.lease is not None
+        run.lease.check()
+        checkpoints.save(run.folder, whole, keep_last=train.keep_last, keep_steps=train.keep_steps)
+        note(run.folder, saved=step)

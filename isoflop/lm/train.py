@@ -10,13 +10,15 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
 
 from isoflop.config import RunConfig, read_run
 from isoflop.data.tokens import validation_windows
@@ -28,6 +30,7 @@ from isoflop.lm.journal import note
 from isoflop.lm.kernels import keep_freed_memory
 from isoflop.lm.lease import hold
 from isoflop.lm.optim import clip_by_global_norm
+from isoflop.lm.ranks import joined
 from isoflop.lm.run import Run, open_run, save, snapshot, start
 from isoflop.lm.schedule import multiplier
 from isoflop.lm.tracker import tracking
@@ -67,6 +70,8 @@ def train(
 ) -> Record | None:
     """Train the run of a folder to its end, from its newest checkpoint if it has one, and write its record.
 
+    Under torchrun all processes train it together: the first owns it and writes, the others hold their part.
+
     Args:
         folder: Run folder with config.json (`isoflop.config.write_run`).
         on_progress: Called at every line of the log.
@@ -79,13 +84,15 @@ def train(
     Raises:
         ValueError: the data is not what the run was made for, or another process trains the run.
     """
-    if (folder / "record.json").exists():
-        return Record.read(folder / "record.json")
-    config = read_run(folder)
-    keep_freed_memory()
-    with hold(folder) as lease:
-        run = start(folder, config, lease)
-        note(folder, began=run.done)
+    with joined() as ranks, ExitStack() as stack:
+        if ranks.any((folder / "record.json").exists()):
+            return Record.read(folder / "record.json")
+        config = ranks.agreed(lambda: read_run(folder))
+        keep_freed_memory()
+        lease = ranks.agreed(lambda: stack.enter_context(hold(folder)) if ranks.first else None)
+        run = start(folder, config, lease, ranks)
+        if ranks.first:
+            note(folder, began=run.done)
         on_start(run)
         return _loop(run, run.done, on_progress, should_stop)
 
@@ -116,7 +123,7 @@ def rehearse(config: RunConfig, *, seconds: float) -> Rehearsal:
     times = list[float]()
     while len(times) < 3 or sum(times) < seconds:
         began = time.perf_counter()
-        _step(run, len(times), *run.stream.batch(len(times)))
+        _step(run, len(times), *_batch(run, len(times)))
         times.append(time.perf_counter() - began)
     began = time.perf_counter()
     measured = _evaluate(run, min(config.data.val_tokens, 2 * BATCH_TOKENS))
@@ -151,14 +158,14 @@ def _loop(
     eval_every = train.eval_every or max(1, run.steps // 10)
     log_every = train.log_every or max(1, run.steps // 200)
     checkpoint_every = train.checkpoint_every or _default_interval(run)
-    with tracking(run.folder, run.config) as tell, _open_log(run, tell) as write:
+    with _open_log(run) as write:
         while step < run.steps:
-            if should_stop():
+            if run.ranks.any(should_stop()):
                 if step > 0:
                     save(run, step)
                 return None
             began = time.perf_counter()
-            loss, norm, lr = _step(run, step, *run.stream.batch(step))
+            loss, norm, lr = _step(run, step, *_batch(run, step))
             state.seconds += time.perf_counter() - began
             step += 1
             if step == 1:
@@ -185,8 +192,11 @@ def _default_interval(run: Run) -> int:
 
 
 @contextmanager
-def _open_log(run: Run, tell: Callable[[Mapping[str, Any]], None]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    with (run.folder / "log.jsonl").open("ab") as file:
+def _open_log(run: Run) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    if not run.ranks.first:
+        yield lambda line: None
+        return
+    with tracking(run.folder, run.config) as tell, (run.folder / "log.jsonl").open("ab") as file:
 
         def write(line: Mapping[str, Any]) -> None:
             file.write(json.dumps(line).encode() + b"\n")
@@ -197,41 +207,60 @@ def _open_log(run: Run, tell: Callable[[Mapping[str, Any]], None]) -> Iterator[C
         yield write
 
 
+def _batch(run: Run, step: int) -> tuple[Any, Any]:
+    """Return this rank's part of a step's batch."""
+    return run.stream.batch(step, part=run.ranks.rank, parts=run.ranks.world)
+
+
+def _parts(run: Run) -> int:
+    """Gradients that are summed to a step's: of each part of a batch, and of each rank where these are its own."""
+    return run.config.train.grad_accum * run.weights.parts
+
+
 def _step(run: Run, step: int, inputs: Any, targets: Any) -> tuple[float, float, float]:
     """One optimizer step: loss (nats per token), gradient norm before clipping, learning rate."""
-    train, optim = run.config.train, run.config.optim
-    for grads in run.grads:
-        grads.zero_()
-    x, y = (torch.from_numpy(ids).to(run.device) for ids in (inputs, targets))
+    optim, weights, optimizer = run.config.optim, run.weights, run.weights.optimizer
+    weights.zero()
+    loss, first = _backward(run, *(torch.from_numpy(ids).to(run.device) for ids in (inputs, targets)))
+    longest = optim.grad_clip if optim.grad_clip is not None else math.inf
+    norm = clip_by_global_norm(weights.reduced(), longest, joint=weights.joint_norm).item()
+    lr = optim.peak_lr(run.config.model.rate_width) * multiplier(step, steps=run.steps, optim=optim)
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_multiplier"]
+    if math.isfinite(loss) and math.isfinite(norm):
+        if _parts(run) > 1:
+            _measure_noise(run, first, norm**2)
+        optimizer.step()
+    return loss, norm, lr
+
+
+def _backward(run: Run, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Add up the gradients of a step; return its loss, and the mean squared length of the ranks' first gradients."""
+    train, parts = run.config.train, _parts(run)
     own = train.precision == "bf16" and run.device.type == "cpu"
     autocast = train.precision != "fp32" and not own
     loss = first = 0.0
-    parts = zip(x.chunk(train.grad_accum), y.chunk(train.grad_accum), strict=True)
-    for index, (part_x, part_y) in enumerate(parts):
+    halves = zip(x.chunk(train.grad_accum), y.chunk(train.grad_accum), strict=True)
+    for index, (part_x, part_y) in enumerate(halves):
         with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=autocast):
-            part = run.model.loss(part_x, part_y, torch.bfloat16 if own else torch.float32) / train.grad_accum
+            part = run.model.loss(part_x, part_y, torch.bfloat16 if own else torch.float32) / parts
         part.backward()  # type: ignore[no-untyped-call]
-        if index == 0 and train.grad_accum > 1:
-            first = sum(torch.linalg.vector_norm(grads).item() ** 2 for grads in run.grads) * train.grad_accum**2
+        if index == 0 and parts > 1:
+            first = run.weights.own_square() * parts**2
         loss += part.item()
-    norm = clip_by_global_norm(run.grads, optim.grad_clip if optim.grad_clip is not None else math.inf).item()
-    lr = optim.peak_lr(run.config.model.rate_width) * multiplier(step, steps=run.steps, optim=optim)
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr * group["lr_multiplier"]
-    if math.isfinite(loss) and math.isfinite(norm):
-        if train.grad_accum > 1:
-            _measure_noise(run, first, norm**2)
-        run.optimizer.step()
-    return loss, norm, lr
+    told = run.ranks.gather(loss, first)
+    share = run.weights.parts / run.ranks.world
+    return sum(row[0] for row in told) * share, sum(row[1] for row in told) / run.weights.parts
 
 
 def _measure_noise(run: Run, first: float, whole: float) -> None:
     """Average what the squared gradients of a step's first part and of its whole batch say of the noise.
 
-    The first part alone, since the others lie in its sum: their own would cost a buffer and two passes a part.
+    The first part alone, since the others lie in its sum: their own would cost a buffer and two passes a part. Of ranks
+    that sum their gradients, the mean over their first parts.
     """
     batch = run.config.train.batch_size * run.config.model.context_length
-    part = batch / run.config.train.grad_accum
+    part = batch / _parts(run)
     signal, spread = noise.split(first, whole, small_batch=part, big_batch=batch)
     state = run.state
     state.grad_signal = noise.average(state.grad_signal, signal)
@@ -269,7 +298,7 @@ def _report(
         "lr": lr,
         "seconds": round(state.seconds, 3),
     }
-    if run.config.train.grad_accum > 1:
+    if _parts(run) > 1:
         line["noise_scale"] = noise.scale(state.grad_signal, state.grad_noise)
     write(line)
     if on_progress:
@@ -286,7 +315,21 @@ def _memory(device: torch.device) -> int:
 def _evaluate(run: Run, val_tokens: int) -> Evaluation:
     length = run.config.model.context_length
     windows = validation_windows(run.tokens.val, context_length=length, val_tokens=max(val_tokens, length))
-    return evaluate(run.model, run.tokens.val, windows, bytes_per_token=run.tokens.bytes_per_token)
+    measured = partial(evaluate, run.model, run.tokens.val, bytes_per_token=run.tokens.bytes_per_token)
+    if run.ranks.world == 1:
+        return measured(windows)
+    # equal parts, since sharded ranks compute together; what is left over all do, and the first counts it
+    rank, each = run.ranks.rank, len(windows) // run.ranks.world
+    own, rest = windows[rank * each : (rank + 1) * each], windows[run.ranks.world * each :]
+    loss = tokens = 0.0
+    for part, counted in ((own, True), (rest, run.ranks.first)):
+        if len(part) and (here := measured(part)) and counted:
+            loss, tokens = loss + here.loss * here.tokens, tokens + here.tokens
+    run.weights.settle()
+    told = run.ranks.gather(loss, tokens)
+    total = sum(tokens for _, tokens in told)
+    mean = sum(loss for loss, _ in told) / total
+    return Evaluation(loss=mean, tokens=int(total), bytes_per_token=run.tokens.bytes_per_token)
 
 
 def _evaluation_line(step: int, measured: Evaluation) -> dict[str, Any]:
@@ -295,6 +338,20 @@ def _evaluation_line(step: int, measured: Evaluation) -> dict[str, Any]:
 
 def _finish(run: Run, steps: int, final: Evaluation | None, reason: str | None) -> Record:
     """Write the record, last of all: its existence means that the run is done."""
+    record = _record(run, steps, final, reason)
+
+    def write() -> None:
+        if run.ranks.first:
+            assert run.lease is not None
+            run.lease.check()
+            record.write(run.folder / "record.json")
+            note(run.folder, done=steps)
+
+    run.ranks.agreed(write)
+    return record if run.ranks.first else Record.read(run.folder / "record.json")
+
+
+def _record(run: Run, steps: int, final: Evaluation | None, reason: str | None) -> Record:
     config, state = run.config, run.state
     per_step = config.train.batch_size * config.model.context_length
     tokens, spent = steps * per_step, (steps - config.first_step) * per_step
@@ -317,11 +374,12 @@ def _finish(run: Run, steps: int, final: Evaluation | None, reason: str | None) 
         "peak_memory_bytes": state.memory_bytes,
         "device": run.device.type,
         "threads": state.threads,
-        "bit_exact": len(state.threads) == 1,
+        "devices": state.devices,
+        "bit_exact": len(state.threads) == len(state.devices) == 1,
         "torch": torch.__version__,
         "flops_by_convention": {name: tokens * count(config.model) for name, count in FLOPS.items()},
     }
-    record = Record(
+    return Record(
         id=run.folder.name,
         params=params_by_convention(config.model),
         tokens=tokens,
@@ -334,8 +392,3 @@ def _finish(run: Run, steps: int, final: Evaluation | None, reason: str | None) 
         measured=measured if reason is None else measured | {"diverged": reason},
         config=config.to_dict(),
     )
-    assert run.lease is not None
-    run.lease.check()
-    record.write(run.folder / "record.json")
-    note(run.folder, done=steps)
-    return record

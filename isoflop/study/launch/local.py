@@ -24,6 +24,7 @@ import psutil
 from isoflop.config import read_run
 from isoflop.study.launch.event import Event, cancelled
 from isoflop.study.launch.memory import oom_kills
+from isoflop.study.launch.watch import devices_of
 
 TICK = 0.5
 """Seconds between looks at the clock and at cancel marks."""
@@ -43,11 +44,11 @@ class Slot:
     """What one worker gets of a machine."""
 
     threads: int
-    """CPU threads."""
+    """CPU threads, shared by the devices of a run."""
     core: int | None = None
     """The CPU core that it is kept on; None: any."""
     gpu: str | None = None
-    """The GPU that it sees, as CUDA_VISIBLE_DEVICES names it; None: what its driver sees."""
+    """The GPUs that it sees, as CUDA_VISIBLE_DEVICES names them; None: what its driver sees."""
 
 
 @dataclass
@@ -216,7 +217,7 @@ def run(folders: Sequence[Path], *, workers: int | None, patience: float, on_eve
     study = {
         run for folder in folders for run in [folder, *(path.parent for path in folder.parent.glob("*/config.json"))]
     }
-    slots = machine_slots(workers, len(study), gpus)[: len(folders)]
+    slots = machine_slots(workers, len(study), gpus, devices=max(map(devices_of, folders), default=1))[: len(folders)]
     train_on(slots, folders, patience=patience, on_event=on_event)
 
 
@@ -255,16 +256,28 @@ def _work(pool: _Pool, patience: float) -> None:
         pool.look(patience)
 
 
-def machine_slots(workers: int | None, runs: int, gpus: Sequence[str]) -> list[Slot]:
-    """Share this machine: GPUs in turn, cores as threads, and a core of its own for a worker of one thread."""
+def machine_slots(workers: int | None, runs: int, gpus: Sequence[str], *, devices: int = 1) -> list[Slot]:
+    """Share this machine: GPUs in turn, cores as threads, and a core of its own for a worker of one thread.
+
+    Args:
+        workers: Workers; None: one for each `devices` GPUs, or else for as many cores.
+        runs: Runs, which leave more workers nothing to do.
+        gpus: Names of the GPUs.
+        devices: GPUs, or processes on cores, that train a run together.
+
+    Raises:
+        ValueError: there are fewer GPUs than a run needs.
+    """
     cores = _cores()
-    count = min(workers or len(gpus) or len(cores), runs)
+    if gpus and devices > len(gpus):
+        raise ValueError(f"devices={devices}, but this machine shows {len(gpus)} GPUs; give fewer, or device=cpu")
+    count = min(workers or max(1, len(gpus or cores) // devices), runs)
     threads = max(1, len(cores) // max(count, 1))
     return [
         Slot(
             threads=threads,
-            core=cores[slot % len(cores)] if threads == 1 and not gpus else None,
-            gpu=gpus[slot % len(gpus)] if gpus else None,
+            core=cores[slot % len(cores)] if threads == 1 == devices and not gpus else None,
+            gpu=",".join(gpus[(slot * devices + k) % len(gpus)] for k in range(devices)) if gpus else None,
         )
         for slot in range(count)
     ]

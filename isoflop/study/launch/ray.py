@@ -11,7 +11,7 @@ from typing import Any
 from isoflop.config import read_run
 from isoflop.study.launch.event import Event, cancelled
 from isoflop.study.launch.local import DRAIN, Slot, train_on
-from isoflop.study.launch.watch import Watch, end
+from isoflop.study.launch.watch import Watch, devices_of, end
 
 TICK = 0.5
 """Seconds between looks at the folders."""
@@ -26,9 +26,10 @@ class RayOptions:
     address: str | None = None
     """Address of the cluster, as `auto`; None: RAY_ADDRESS, or a Ray of this machine's own."""
     cpus_per_run: int = 1
-    """CPU cores a run, one thread on each."""
+    """CPU cores for each device of a run, one thread on each."""
     gpus_per_run: float | None = None
-    """GPUs a run; 0.5 lets two runs share one; None: 1 where the cluster has any and the runs may use them."""
+    """GPUs a run; 0.5 lets two runs share one; None: 1 for each device of a run, where the cluster has any and the
+    runs may use them."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that Ray could not grant."""
@@ -69,7 +70,8 @@ def run(
 
     ray = _connect(options)
     try:
-        task = ray.remote(_train).options(**_resources(ray, options, folders), max_retries=RETRIES)
+        wants = _resources(ray, options, folders)
+        task = ray.remote(_train).options(**wants, max_retries=RETRIES)
         waiting, flying = list(given), dict[Any, Watch]()
         try:
             while waiting or flying:
@@ -78,7 +80,7 @@ def run(
                     if reason := cancelled(folder):
                         tell(Event(kind="cancelled", run=folder, reason=reason))
                     else:
-                        flying[task.remote(str(folder), options.cpus_per_run, patience)] = Watch(folder)
+                        flying[task.remote(str(folder), int(wants["num_cpus"]), patience)] = Watch(folder)
                 _look(ray, flying, tell)
         except BaseException:
             _drain(ray, list(flying))
@@ -118,10 +120,12 @@ def _resources(ray: Any, options: RayOptions, folders: Sequence[Path]) -> dict[s
         ValueError: no node could ever grant it, so that the tasks would wait without end.
     """
     has = ray.cluster_resources()
-    gpus = options.gpus_per_run
+    gpus, devices = options.gpus_per_run, max(map(devices_of, folders))
     if gpus is None:
-        gpus = 1.0 if has.get("GPU") and read_run(folders[0]).train.device != "cpu" else 0.0
-    wants = {"CPU": float(options.cpus_per_run), "GPU": gpus}
+        gpus = float(devices) if has.get("GPU") and read_run(folders[0]).train.device != "cpu" else 0.0
+    elif 0 < gpus < devices > 1:
+        raise ValueError(f"gpus_per_run={gpus:g}, but a run has devices={devices}, one GPU each; leave it out")
+    wants = {"CPU": float(options.cpus_per_run * devices), "GPU": gpus}
     for name, number in wants.items():
         if number > has.get(name, 0.0):
             raise ValueError(

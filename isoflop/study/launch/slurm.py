@@ -22,7 +22,7 @@ import filelock
 from isoflop.files import read_json, write_bytes, write_json
 from isoflop.study.launch import squeue
 from isoflop.study.launch.event import CANCEL, Event, cancelled
-from isoflop.study.launch.watch import Watch, end
+from isoflop.study.launch.watch import Watch, devices_of, end
 
 TICK = 0.5
 """Seconds between looks at the folders."""
@@ -53,7 +53,7 @@ class SlurmOptions:
     gres: str | None = None
     """Generic resources, as gpu:1."""
     cpus_per_task: int | None = None
-    """CPU cores a run, one thread on each."""
+    """CPU cores a run, one thread on each; None: one for each device of the run."""
     mem: str | None = None
     """Memory a run, as 8G."""
     constraint: str | None = None
@@ -193,6 +193,8 @@ def run(
         folders[0].parent.parent / "slurm", lambda event: on_event(replace(event, run=given[event.run])), patience
     )
     array.book.mkdir(parents=True, exist_ok=True)
+    if options.cpus_per_task is None and (devices := max(map(devices_of, folders))) > 1:
+        options = replace(options, cpus_per_task=devices)
     with filelock.FileLock(array.book / "lock"):
         array.tasks = _adopt(array.book, folders)
         known = {task.run for task in array.tasks}

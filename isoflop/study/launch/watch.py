@@ -67,6 +67,14 @@ def end(run: Path) -> Event | None:
     return None
 
 
+def devices_of(folder: Path) -> int:
+    """Devices that train a run together; 1 where its configuration cannot be read, which its worker tells."""
+    try:
+        return read_run(folder).train.devices
+    except (OSError, ValueError):
+        return 1
+
+
 def _last_step(log: Path) -> tuple[int, float] | None:
     """Step and training loss of the last whole line that has them."""
     with contextlib.suppress(FileNotFoundError), log.open("rb") as file:
