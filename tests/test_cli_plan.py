@@ -80,7 +80,7 @@ def test_own_runs_lend_the_plan_their_parts(tmp_path: Path, capsys: pytest.Captu
         (("--flops", "1e20", "--law", "hoffman"), "law='hoffman' is not published here"),
         (("--flops", "1e20", "--law", "hoffmann2022", "--device", "h10"), "device='h10' is not known, perhaps"),
         (("--flops", "1e20", "--law", "hoffmann2022", "--price", "2"), "--price 2 is for an hour of a device"),
-        (("--flops", "nan", "--law", "hoffmann2022"), "flops=nan of a plan must be a positive, finite number"),
+        (("--flops", "nan", "--law", "hoffmann2022"), "--flops nan must be a positive, finite number"),
         (("--flops", "1e20", "--law", "hoffmann2022", "--device", "h100", "--price=-2"), "--price -2 of a device"),
         (("--flops", "1e20", "--law", "hoffmann2022", "--bootstrap=-4"), "--bootstrap -4 must be 0 (no intervals) or"),
         (("--flops", "1e20", "--law", "hoffmann2022", "--params-count", "body"), "counts N in its own way"),

@@ -177,6 +177,8 @@ def optimal(
 
 
 def _budgets(flops: tuple[float, ...], gpu_hours: float | None, device: str, mfu: float) -> tuple[float, ...]:
+    from isoflop.record import of_a_run
+
     if (gpu_hours is None) == (not flops):
         raise ValueError("say the budget: --flops, or --gpu-hours with --device and --mfu")
     if gpu_hours is not None:
@@ -184,8 +186,7 @@ def _budgets(flops: tuple[float, ...], gpu_hours: float | None, device: str, mfu
 
         flops = (flops_of_hours(device, count=1, hours=gpu_hours, mfu=mfu),)
     for value in flops:
-        if not 0 < value < math.inf:
-            raise ValueError(f"--flops {value:g} must be a positive, finite number")
+        of_a_run(f"--flops {value:g}", value)
     return flops
 
 
@@ -206,15 +207,17 @@ def _optima_published(name: str, source: str | None, budgets: tuple[float, ...])
 
 
 def _optima(source: str, series: str | None, columns: Columns, budgets: tuple[float, ...], seed: int) -> dict[str, Any]:
+    from isoflop.law.basis import fitted as basis
     from isoflop.law.fit import Fit, fit
     from isoflop.law.forecast import forecast
     from isoflop.law.frontier import approach2, approach3
-    from isoflop.law.lawful import lawful
+    from isoflop.law.lawful import lawful, sifted
     from isoflop.law.uncertainty import bootstrap
 
     read, notes = read_source(source, series, columns), list[str]()
     if isinstance(read, Fit):
-        fitted = read
+        fitted, said = sifted(read, seed=seed)
+        notes = list(said)
     else:
         kept, said = lawful(read)
         fitted, notes = bootstrap(fit(kept), seed=seed), list(said)
@@ -224,10 +227,10 @@ def _optima(source: str, series: str | None, columns: Columns, budgets: tuple[fl
     except ValueError as reason:
         notes.append(f"approach 2 is refused: {reason}")
     notes += [frontier.note for frontier in frontiers if frontier.note]
-    rows = []
+    rows, worths = [], basis(fitted).worths()
     for C in budgets:
         best = frontiers[0]
-        made = forecast(fitted.records, N=best.params(C).value, D=best.tokens(C).value, C=C)
+        made = forecast(worths, N=best.params(C).value, D=best.tokens(C).value, C=C)
         loss = {"value": float(made.mean[0]), "low": float(made.low[0]), "high": float(made.high[0])}
         found = {f"approach {frontier.approach}": _at(frontier, C) for frontier in frontiers}
         rows.append({"flops": C, "reach": float(made.reach[0]), "approaches": found, "loss": loss})

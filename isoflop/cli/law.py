@@ -57,7 +57,6 @@ def fit(
     from isoflop.law.approaches import DRAWS, approaches
     from isoflop.law.fit import fit as fit_law
     from isoflop.law.lawful import lawful
-    from isoflop.law.laws import LAWS
     from isoflop.law.uncertainty import bootstrap as resample
     from isoflop.law.uncertainty import regroup
     from isoflop.sources import read
@@ -67,8 +66,8 @@ def fit(
     records = read(source, series=series, columns=columns)
     records = regroup(records if params is None else records.under(params), group)
     fitted = fit_law(records, law=law, objective=objective)
-    if "U" not in LAWS[law].variables:
-        told = [f"predict, optimal, plan and next: {note}; fit takes all" for note in lawful(fitted.records)[1]]
+    told = [f"predict, optimal, plan and next: {note}; fit takes all" for note in lawful(records, law=law)[1]]
+    if told:
         fitted = replace(fitted, records=replace(fitted.records, notes=(*fitted.records.notes, *told)))
     if bootstrap:
         fitted = resample(fitted, replicates=bootstrap, seed=seed)

@@ -14,10 +14,12 @@ from isoflop.config import ModelConfig
 from isoflop.devices import flops_of_hours, hours_of_flops
 from isoflop.law.shape import OUTSIDE, Wishes, outside
 from isoflop.presets import PRESETS, PresetName, preset
+from isoflop.record import of_a_run
 from isoflop.sources.columns import GUESSED, Columns
 
 if TYPE_CHECKING:
-    from isoflop.law.plan import Basis, Plan
+    from isoflop.law.basis import Basis
+    from isoflop.law.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +83,13 @@ def plan(
         seed: Seed of the draws.
         json: Print the plan as JSON.
     """
+    from isoflop.law.basis import with_repetition
     from isoflop.law.plan import plan as make_plan
 
     flops = flops_of(budget)
     basis = basis_of(source, law, count=params_count, series=series, columns=columns, bootstrap=bootstrap, seed=seed)
+    if wishes.unique_tokens is not None:
+        basis = with_repetition(basis)
     given = {"vocab_size": vocab_size, "context_length": context_length}
     model, note = _model_of(
         basis, flops, preset, {key: value for key, value in given.items() if value is not None}, wishes
@@ -105,6 +110,7 @@ def flops_of(budget: Budget) -> float:
         said = "neither" if flops is None else "both"
         raise ValueError(f"a budget is --flops, or --hours with --device, but {said} was given; give one of them")
     if flops is not None:
+        of_a_run(f"--flops {flops:g}", flops)
         return flops
     assert hours is not None
     if budget.device is None:
@@ -130,8 +136,8 @@ def basis_of(
     """
     from isoflop.law.fit import Fit
     from isoflop.law.fit import fit as fit_law
-    from isoflop.law.lawful import lawful
-    from isoflop.law.plan import fitted, published
+    from isoflop.law.lawful import lawful, sifted
+    from isoflop.law.basis import fitted, published
     from isoflop.law.uncertainty import bootstrap as resample
     from isoflop.law.uncertainty import check_draws
 
@@ -148,11 +154,12 @@ def basis_of(
     if isinstance(records, Fit):
         if count is not None:
             raise ValueError(f"{source} is a fit that counts N already; leave --params-count out, or fit the runs anew")
-        return fitted(records)
+        kept, notes = sifted(records, seed=seed)
+        return fitted(kept, tried=records.records, notes=notes)
     outside = records.convention == "given"
     records = records if count is None or outside else records.under(count)
-    kept, notes = lawful(records)
-    fit = fit_law(kept, law=form)
+    chosen, notes = lawful(records, law=form)
+    fit = fit_law(chosen, law=form)
     basis = fitted(resample(fit, replicates=bootstrap, seed=seed) if bootstrap else fit, tried=records, notes=notes)
     return replace(basis, convention=count) if outside and count is not None else basis
 
@@ -166,8 +173,6 @@ def _model_of(
     own = [] if basis.records is None else [run.config["model"] for run in basis.records.runs if run.config]
     if name is None and own:
         return replace(ModelConfig(**own[-1]), **given), ()
-    if not 0 < flops < math.inf:
-        raise ValueError(f"flops={flops:g} of a plan must be a positive, finite number")
     start = preset(name or "llama")
     given = {key: value for key, value in PRESETS[name or "llama"].items() if key in OUTSIDE[0]} | given
     N = min(float(optimal_size(basis, flops, wishes.unique_tokens).N), wishes.max_params or math.inf)

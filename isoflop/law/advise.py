@@ -17,7 +17,7 @@ from jaxtyping import Float64
 from isoflop.law.fit import Fit
 from isoflop.law.information import Knowledge, residual_noise, trunk_share
 from isoflop.law.laws import LAWS
-from isoflop.record import Floats, Records
+from isoflop.record import Floats, Records, of_a_run
 
 SPAN = 8.0
 """Candidates lie within this factor of the optimal size; beyond it the law itself is in doubt."""
@@ -87,6 +87,10 @@ class Advice:
     notes: tuple[str, ...]
 
 
+LEAST_NOISE, MOST_NOISE = 1e-6, 1.0
+"""Below lies what a loss in single precision resolves; above, two equal runs would differ by a factor of e."""
+
+
 class Limits(NamedTuple):
     """What the choice of runs must keep to."""
 
@@ -136,10 +140,20 @@ def advise(
     Raises:
         ValueError: a number is not positive, the allowance is too small, or the law knows no optimal size.
     """
-    given = {"flops": allowance, "target": target, "overhead": overhead, "noise": noise, "smallest": smallest}
-    for name, value in (given | {"most": most}).items():
-        if value is not None and not 0 < value < np.inf:
-            raise ValueError(f"{name}={value:g} must be a positive, finite number")
+    given = {"flops": allowance, "target": target, "overhead": overhead, "smallest": smallest, "most": most}
+    for name, value in given.items():
+        if value is not None:
+            of_a_run(f"{name}={value:g}", value)
+    if noise is not None and not LEAST_NOISE <= noise <= MOST_NOISE:
+        raise ValueError(
+            f"noise={noise:g} is the standard deviation of ln loss between equal runs; give a number from "
+            f"{LEAST_NOISE:g} to {MOST_NOISE:g}, such as 0.005"
+        )
+    if target is not None and target < fit.records.C.min():
+        raise ValueError(
+            f"target={target:.3g} lies below all runs of {fit.records.source}, whose least took "
+            f"{fit.records.C.min():.3g} FLOPs; give a larger one"
+        )
     limits = _limits(fit, allowance, overhead, smallest, most)
     scatter = residual_noise(fit) if noise is None else noise
     known = Knowledge(fit, scatter, shared := trunk_share(fit))

@@ -10,6 +10,9 @@ from pathlib import Path
 from isoflop.record import SYMBOLS, ParamConvention
 from isoflop.sources.cells import Row
 
+SHORTEST, LONGEST = 0.1, 1000.0
+"""Bytes of a token: one of a byte, less where bytes are escaped; more than a page is none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
@@ -33,6 +36,11 @@ class Columns:
     """Of U, different tokens among those seen."""
     bytes_per_token: float | None = None
     """Turns a loss in bits per byte into nats per token."""
+
+    def __post_init__(self) -> None:
+        width = self.bytes_per_token
+        if width is not None and not SHORTEST <= width <= LONGEST:
+            raise ValueError(f"--bytes-per-token {width:g} is of no tokenizer; it is a number such as 4.2")
 
     @property
     def given(self) -> dict[str, str]:

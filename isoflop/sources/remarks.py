@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from isoflop.counts import COMMA, COUNTED, parse
 from isoflop.record import Records
-from isoflop.sources.cells import COMMA, COUNTED, Row, parse, text_of
+from isoflop.sources.cells import Row, text_of
 from isoflop.sources.columns import reading
 
 FACTOR = 2.0

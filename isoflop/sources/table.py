@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from isoflop.files import read_json
-from isoflop.record import ParamConvention, Record, Records
-from isoflop.sources.cells import LEAST, MOST, Row, number_of, text_of
+from isoflop.record import LEAST, MOST, ParamConvention, Record, Records
+from isoflop.sources.cells import Row, number_of, text_of
 from isoflop.sources.columns import COUNTS, GUESSED, Columns, find
 from isoflop.sources.remarks import remarks
 
