@@ -134,10 +134,10 @@ def basis_of(
     Raises:
         ValueError: neither or both of source and law are given, or the source cannot be read or fitted.
     """
+    from isoflop.law.basis import fitted, published
     from isoflop.law.fit import Fit
     from isoflop.law.fit import fit as fit_law
     from isoflop.law.lawful import lawful, sifted
-    from isoflop.law.basis import fitted, published
     from isoflop.law.uncertainty import bootstrap as resample
     from isoflop.law.uncertainty import check_draws
 

@@ -271,7 +271,7 @@ def _notes(basis: Basis, wishes: Wishes, run: Optimum, rows: tuple[Deviation, ..
         told.append(f"training takes {spent:.3g} times the budget: so much longer a smaller model reaches its loss")
     if basis.convention == "given":
         told.append("the table's N is none of the counts that a shape has here, or not said; taken as all parameters")
-    if unique is not None and run.D > unique:
+    if unique is not None and unique < run.D:
         told += _repeated(basis, float(run.D) / unique)
     free = (wishes.max_params, wishes.tokens_per_param, wishes.inference_tokens) == (None, None, None)
     off = float(run.N / rows[FACTORS.index(1.0)].params)

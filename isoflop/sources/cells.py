@@ -11,6 +11,9 @@ from isoflop.record import LEAST, MOST
 
 Row = Mapping[str, Any]
 
+LONGEST = 60
+"""Characters of a cell that an error shows."""
+
 
 def text_of(row: Row, columns: Mapping[str, str], meaning: str) -> str | None:
     """Return what a cell says; None where it is empty or its column absent."""
@@ -30,7 +33,7 @@ def number_of(row: Row, columns: Mapping[str, str], meaning: str, where: str) ->
     try:
         number = parse(text, loss=meaning == "loss")
     except ValueError as error:
-        raise ValueError(f"{where}: {columns[meaning]}={text!r} {error}, or drop the row") from None
+        raise ValueError(f"{where}: {columns[meaning]}={text[:LONGEST]!r} {error}, or drop the row") from None
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{where}: {columns[meaning]}={text} must be positive and finite; correct it or drop the row")
     if not LEAST < number < MOST:

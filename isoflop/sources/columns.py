@@ -65,12 +65,19 @@ def find(rows: Sequence[Row], path: Path, said: Columns) -> dict[str, str]:
         ValueError: a column that is named is not there, or the loss or two of N, D and C are missing.
     """
     names = dict.fromkeys(str(name) for row in rows for name in row if name is not None)
-    present = {re.sub(r"[\s/.-]+", "_", name.strip().lower()): name for name in names}
+    spelt: dict[str, list[str]] = {}
+    for name in names:
+        spelt.setdefault(re.sub(r"[\s/.-]+", "_", name.strip().lower()), []).append(name)
+    present = {alias: written[0] for alias, written in spelt.items()}
     found = {
         meaning: next(present[alias] for alias in aliases if alias in present)
         for meaning, aliases in ALIASES.items()
         if not present.keys().isdisjoint(aliases)
     }
+    for meaning, name in found.items():
+        alike = next(written for written in spelt.values() if name in written)
+        if len(alike) > 1 and meaning not in said.given:
+            raise ValueError(f"{path} has the columns {' and '.join(alike)} for its {meaning}; rename or remove one")
     stripped = {name.strip(): name for name in names}
     for meaning, name in said.given.items():
         name = stripped.get(name.strip(), name)
