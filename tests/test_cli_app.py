@@ -118,7 +118,18 @@ def test_what_has_no_place_is_named(capsys) -> None:
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    command = [sys.executable, "-m", "isoflop", "predict", "--law", "hoffmann2022", "--params", "1", "--tokens", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "isoflop",
+        "predict",
+        "--published",
+        "hoffmann2022",
+        "--params",
+        "1",
+        "--tokens",
+        "1",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()

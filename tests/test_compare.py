@@ -152,3 +152,12 @@ def test_runs_at_one_value_of_what_is_counted_are_refused() -> None:
     runs = [replace(one, runs=tuple(replace(run, measured={"seconds": 3600.0}) for run in one.runs)) for one in both]
     with pytest.raises(ValueError, match="has runs at 1 different values of what is counted"):
         compare(*runs, per="hour")
+
+
+def test_a_recipe_beside_itself_is_not_decided() -> None:
+    a = recipe(400, 0.15)
+    for options in ({}, {"replicates": 0}, {"floor": "free"}):
+        assert compare(a, a.take(np.arange(len(a))[::-1]), **options).verdict.startswith(
+            "not decided: A and B are the same runs"
+        )
+    assert "same runs" not in compare(a, recipe(401, 0.15)).verdict

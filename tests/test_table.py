@@ -283,7 +283,7 @@ def test_columns_of_parquet_that_are_no_numbers(tmp_path: Path) -> None:
             read(tmp_path / "t.parquet")
     twice = pyarrow.table([plain["N"], plain["D"], [3.0, 2.0], [1.0, 2.0]], names=["N", "D", "L", "L"])
     pyarrow.parquet.write_table(twice, tmp_path / "t.parquet")
-    with pytest.raises(ValueError, match="several columns named 'L'"):
+    with pytest.raises(ValueError, match="is no Parquet file .Multiple matches for"):
         read(tmp_path / "t.parquet")
     series = pyarrow.table({**plain, "L": [3.0, 2.0], "series": ["a", "b"]})
     pyarrow.parquet.write_table(series, tmp_path / "t.parquet")

@@ -50,7 +50,7 @@ BUDGET, WISHES = Budget(), Wishes()
 def plan(
     source: Positional[str | None] = None,
     *,
-    law: str | None = None,
+    published: str | None = None,
     budget: Budget = BUDGET,
     wishes: Wishes = WISHES,
     preset: PresetName | None = None,
@@ -66,11 +66,11 @@ def plan(
     """Turn a budget into a model that can be built, its tokens, batch and learning rate, and the loss to expect.
 
     The budget is --flops, or --device with --hours. SOURCE is a study's folder, a table of runs or a fit.json; or
-    give --law with the name of a published one.
+    give --published with the name of a paper's law.
 
     Args:
         source: Where the runs or the fit are.
-        law: A published law instead, such as hoffmann2022 or besiroglu2024.
+        published: Constants of a paper instead, such as hoffmann2022 or besiroglu2024.
         budget: What there is to spend.
         wishes: What the plan must keep to.
         preset: Parts of the model; None: as the runs', or llama where they do not know theirs.
@@ -87,7 +87,9 @@ def plan(
     from isoflop.law.plan import plan as make_plan
 
     flops = flops_of(budget)
-    basis = basis_of(source, law, count=params_count, series=series, columns=columns, bootstrap=bootstrap, seed=seed)
+    basis = basis_of(
+        source, published, count=params_count, series=series, columns=columns, bootstrap=bootstrap, seed=seed
+    )
     if wishes.unique_tokens is not None:
         basis = with_repetition(basis)
     given = {"vocab_size": vocab_size, "context_length": context_length}
@@ -120,7 +122,7 @@ def flops_of(budget: Budget) -> float:
 
 def basis_of(
     source: str | None,
-    law: str | None,
+    name: str | None,
     *,
     count: Count | None = None,
     series: str | None = None,
@@ -132,7 +134,7 @@ def basis_of(
     """Return what losses are predicted by: a published law, a fit file, or a form of law fitted to runs now.
 
     Raises:
-        ValueError: neither or both of source and law are given, or the source cannot be read or fitted.
+        ValueError: neither or both of source and published law are given, or the source cannot be read or fitted.
     """
     from isoflop.law.basis import fitted, published
     from isoflop.law.fit import Fit
@@ -141,14 +143,14 @@ def basis_of(
     from isoflop.law.uncertainty import bootstrap as resample
     from isoflop.law.uncertainty import check_draws
 
-    if (source is None) == (law is None):
-        said = "neither" if law is None else "both"
-        raise ValueError(f"a plan needs runs (a SOURCE) or a published law (--law NAME), but {said} was given")
+    if (source is None) == (name is None):
+        said = "neither" if name is None else "both"
+        raise ValueError(f"a plan needs runs (a SOURCE) or a published law (--published NAME), but {said} was given")
     check_draws("--bootstrap", bootstrap)
-    if law is not None:
+    if name is not None:
         if count is not None:
-            raise ValueError(f"--law {law} counts N in its own way; leave --params-count {count} out")
-        return published(law)
+            raise ValueError(f"--published {name} counts N in its own way; leave --params-count {count} out")
+        return published(name)
     assert source is not None
     records = read_source(source, series, columns)
     if isinstance(records, Fit):

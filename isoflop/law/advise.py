@@ -87,6 +87,8 @@ class Advice:
     notes: tuple[str, ...]
 
 
+FAR_WHY, NEAR_WHY = "could contradict the law", "tests the law among its runs"
+"""What the first run is for, beyond the largest run so far and below it."""
 LEAST_NOISE, MOST_NOISE = 1e-6, 1.0
 """Below lies what a loss in single precision resolves; above, two equal runs would differ by a factor of e."""
 
@@ -218,8 +220,9 @@ def _goals(fit: Fit, known: Knowledge, target: float) -> Goals:
 def _choose(fit: Fit, known: Knowledge, goals: Goals, limits: Limits) -> list[Run]:
     """Take the far run first, then whatever gains most, until nothing fits."""
     far = _best(fit, FAR * limits.allowance)
+    beyond = FAR * limits.allowance > fit.records.C.max()
     first = Candidate(float(far.params), float(far.tokens), FAR * limits.allowance, None)
-    runs, left = [_take(fit, known, first, "could contradict the law")], limits.allowance - first.flops
+    runs, left = [_take(fit, known, first, FAR_WHY if beyond else NEAR_WHY)], limits.allowance - first.flops
     grid, used = _grid(fit, limits), dict[tuple[float, float], int]()
     trunks = _trunks(fit.records)
     while True:

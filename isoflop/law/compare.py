@@ -291,12 +291,24 @@ def _judged(result: Comparison, common: list[tuple[int, int]], at: float | None)
         )
         for i in range(len(x))
     )
+    if _same(*result.points):
+        return Comparison(**{**vars(result), "rows": rows, "verdict": SAME_RUNS})
     runs, asked = len(result.points[0].x) + len(result.points[1].x), result.noise is None or low is not None
     told = _verdict(rows, runs, UNITS[result.per], asked=asked)
     if result.misfit > FOLLOWING:
         told += f"; the losses bend otherwise than L∞ + a·x^-α (neighbouring errors correlate by {result.misfit:.2f}), "
         told += "which widens the intervals: leave out the smallest budgets if they are off the law"
     return Comparison(**{**vars(result), "rows": rows, "verdict": told})
+
+
+SAME_RUNS = "not decided: A and B are the same runs; give the runs of another recipe"
+"""What is said where a recipe is set beside itself."""
+
+
+def _same(a: Points, b: Points) -> bool:
+    return len(a.x) == len(b.x) and all(
+        bool((np.sort(p) == np.sort(q)).all()) for p, q in ((a.x, b.x), (a.loss, b.loss))
+    )
 
 
 def _verdict(rows: tuple[Row, ...], runs: int, unit: str, *, asked: bool) -> str:

@@ -96,7 +96,10 @@ def bootstrap(fit: Fit, *, replicates: int = 1000, seed: int = 0) -> Fit:
     parameters = {}
     for i, (name, values) in enumerate(samples.items()):
         low, high = np.percentile(values, (5, 95))
-        parameters[name] = replace(fit.parameters[name], low=float(low), high=float(high), status=status[i])
+        # of two intervals the more doubtful one is believed: the sandwich's, or that of the draws
+        doubt = fit.parameters[name].status
+        judged = status[i] if doubt == "identified" else doubt
+        parameters[name] = replace(fit.parameters[name], low=float(low), high=float(high), status=judged)
     return replace(fit, parameters=parameters, samples=samples)
 
 
