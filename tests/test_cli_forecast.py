@@ -59,7 +59,7 @@ def test_published_laws_by_name(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("law", PUBLISHED)
 def test_every_published_law_answers(law: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert 1 < said(capsys, "predict", "--published", law, "--params", "1B", "--tokens", "20B")["loss"] < 4
-    assert 1 < said(capsys, "optimal", "--law", law, "--flops", "1e21")["budgets"][0]["loss"]["value"] < 4
+    assert 1 < said(capsys, "optimal", "--published", law, "--flops", "1e21")["budgets"][0]["loss"]["value"] < 4
 
 
 def test_the_order_of_arguments_does_not_matter(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

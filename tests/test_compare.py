@@ -53,7 +53,8 @@ def test_noise_that_hides_the_difference_is_said_with_what_would_help() -> None:
     a, b = (recipe(k, 0.15, budgets=EIGHT, noise=e) for k, e in zip((400, 399), noise, strict=True))
     made = compare(a, b, replicates=200)
     assert made.verdict.startswith("not decided by these runs; ") and "further points like these" in made.verdict
-    same = compare(a, a, replicates=200)
+    b = recipe(400, 0.15, budgets=EIGHT, noise=noise[0] + 1e-9 * np.arange(8))
+    same = compare(a, b, replicates=200)
     assert "more than 1000 further points" in same.verdict
 
 

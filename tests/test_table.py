@@ -263,7 +263,8 @@ def test_empty_cells_that_are_worked_out_are_told(tmp_path: Path) -> None:
 
 
 def test_columns_of_parquet_that_are_no_numbers(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow")
+    import pyarrow
     import pyarrow.parquet
 
     plain = {"N": [1e6, 2e6], "D": [2e7, 2e7]}
@@ -283,7 +284,7 @@ def test_columns_of_parquet_that_are_no_numbers(tmp_path: Path) -> None:
             read(tmp_path / "t.parquet")
     twice = pyarrow.table([plain["N"], plain["D"], [3.0, 2.0], [1.0, 2.0]], names=["N", "D", "L", "L"])
     pyarrow.parquet.write_table(twice, tmp_path / "t.parquet")
-    with pytest.raises(ValueError, match="is no Parquet file .Multiple matches for"):
+    with pytest.raises(ValueError, match="is no Parquet file"):
         read(tmp_path / "t.parquet")
     series = pyarrow.table({**plain, "L": [3.0, 2.0], "series": ["a", "b"]})
     pyarrow.parquet.write_table(series, tmp_path / "t.parquet")

@@ -29,9 +29,9 @@ def predict(
     """Predict the loss of a run that was not trained: `isoflop predict demo --d-model 96 --flops 1e13`.
 
     SOURCE is a study, a table of runs, or a fit.json: the answer averages five fits to its runs, with a 90 % interval
-    that widens beyond them. --published asks the law of a paper instead, which has no interval. The run is two of model, tokens
-    and flops; the model is --params or a shape: --preset, --model-config, or single fields, which in a study change the
-    study's own model.
+    that widens beyond them. --published asks the law of a paper instead, which has no interval. The run is two of
+    model, tokens and flops; the model is --params or a shape: --preset, --model-config, or single fields, which in a
+    study change the study's own model.
 
     Args:
         source: Where the runs are.
@@ -164,8 +164,8 @@ def optimal(
 ) -> None:
     """Find the size and the tokens that give the lowest loss for a budget: `isoflop optimal demo --flops 1e13 1e14`.
 
-    SOURCE is a study, a table of runs, or a fit.json; --published asks the law of a paper instead. The budget is --flops, one or
-    several, or --gpu-hours on a device at a share of its peak.
+    SOURCE is a study, a table of runs, or a fit.json; --published asks the law of a paper instead. The budget is
+    --flops, one or several, or --gpu-hours on a device at a share of its peak.
 
     Args:
         source: Where the runs are.

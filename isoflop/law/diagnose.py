@@ -34,6 +34,7 @@ SURE = 3.0
 """Standard errors that separate two answers; of up to seven pairs one would often exceed two by chance."""
 CUTS = 8
 """Most cut-offs tried along N and along C."""
+ERRORS = "standard errors of the difference"
 DRAWS = 200
 """Draws that tell what is identified: `isoflop fit` makes more, for its intervals, and judges alike."""
 FEWEST_CUTS = 3
@@ -181,14 +182,13 @@ def _regime(subject: Subject, letter: str) -> list[Finding]:
     numbers = {letter: at.tolist(), key: answer[key].tolist(), "sd": sd.tolist(), "runs": keep.sum(1).tolist()}
     path = _path(answer[key], sd, at, letter, start)
     if start == 0:
-        said = f"leaving out the smallest {letter} does not move {key} by more than {SURE:g} standard errors of the difference ({path})"
+        said = f"leaving out the smallest {letter} does not move {key} by more than {SURE:g} {ERRORS} ({path})"
         return [Finding("regime", "good", said, numbers)]
     if start >= len(cuts) - 2:
         said = f"{key} keeps moving as the smallest {letter} are left out ({path}): no scaling regime in {letter} shows"
         return [Finding("regime", "warning", said, numbers)]
     said = (
-        f"from {letter} = {at[start]:.2g} on {key} agrees with all later cut-offs within {SURE:g} standard errors of the "
-        f"difference "
+        f"from {letter} = {at[start]:.2g} on {key} agrees with all later cut-offs within {SURE:g} {ERRORS} "
         f"({path}): below it other rules may hold"
     )
     return [Finding("regime", "warning", said, numbers)]

@@ -203,7 +203,7 @@ def check(records: Records, law: Law) -> None:
     Raises:
         ValueError: a value is no positive number, or the runs leave a parameter open.
     """
-    for letter in (*law.variables, "L"):
+    for letter in dict.fromkeys((*law.variables, "C", "L")):
         column = getattr(records, letter)
         if (wrong := np.flatnonzero(~(np.isfinite(column) & (column > 0)))).size:
             run = f"run {records.runs[wrong[0]].id} of {records.source}"

@@ -47,7 +47,7 @@ def _written(rows: Sequence[Row], columns: Mapping[str, str]) -> str | None:
 
 
 def _blank(rows: Sequence[Row], columns: Mapping[str, str]) -> str | None:
-    """Tell of cells of N, D and C that are empty, and so worked out by C = 6ND, where others of their column are not."""
+    """Tell of empty cells of N, D and C, worked out by C = 6ND, where others of their column are filled."""
     told = []
     for meaning, rule in (("params", "C/6D"), ("tokens", "C/6N"), ("flops", "6ND")):
         fitted = [row for row in rows if text_of(row, columns, "loss") is not None]
