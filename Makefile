@@ -1,11 +1,14 @@
 # make demo   the whole way once, in minutes
+# make study  the kept study of docs/results: about an hour and a half on two cores, on the C sources of Linux from Debian
 # make test   the fast tests; make check, make slow: the rest of what CI runs
 # make slurm  the executor on a real Slurm of one node; make ray: on a real Ray; each says why where it cannot
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check slow slurm ray format clean
+KERNEL := block crypto fs ipc kernel lib mm net security sound virt
+
+.PHONY: demo study test check slow slurm ray format clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -15,6 +18,18 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/.installed
 	$(BIN)/isoflop demo
+
+study: $(VENV)/.installed linux-6.1
+	$(BIN)/isoflop study run studies/kernel.toml --ladder
+	$(BIN)/isoflop study export kernel --out docs/results/kernel/kernel
+	$(BIN)/isoflop render kernel
+	cp kernel/figures/*.png docs/results/kernel/
+
+linux-6.1:
+	rm -rf $@.part && mkdir $@.part $@.part/texts
+	cd $@.part && apt-get download linux-source-6.1 && dpkg-deb -x linux-source-6.1_*.deb .
+	tar -xJf $@.part/usr/src/linux-source-6.1.tar.xz -C $@.part/texts --strip-components=1 --wildcards $(KERNEL:%='linux-source-6.1/%/*.c')
+	mv $@.part/texts $@ && rm -rf $@.part
 
 test: $(VENV)/.installed
 	$(BIN)/pytest
@@ -45,4 +60,4 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-ray .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-ray linux-6.1.part .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -2,6 +2,7 @@
 
 python benchmarks/train.py                                     everything: hours
 python benchmarks/train.py --shapes S1 --peers ours plain      a part of it
+python benchmarks/train.py --only ours:bf16:2x1 plain:fp32:2t  these contestants, no others
 python benchmarks/train.py --install                           only make the peers' environments
 
 Every contestant trains the same shape on the same tokens with AdamW and clipping by global norm, as one process of two
@@ -150,6 +151,8 @@ def table(shape: str, results: dict[tuple[str, str, str], list[dict[str, Any]]])
 
 def contestants(args: argparse.Namespace) -> list[tuple[str, str, str]]:
     """Peer, setting and layout of everyone asked for; ours needs no compiler and has no compiled setting."""
+    if args.only:
+        return args.only
     return [
         (peer, setting, layout)
         for peer in args.peers
@@ -159,6 +162,14 @@ def contestants(args: argparse.Namespace) -> list[tuple[str, str, str]]:
     ]
 
 
+def contestant(text: str) -> tuple[str, str, str]:
+    """PEER:SETTING:LAYOUT as typed after `--only`."""
+    peer, setting, layout = text.split(":")
+    if peer not in PEERS or setting not in SETTINGS or layout not in LAYOUTS:
+        raise ValueError(text)
+    return peer, setting, layout
+
+
 def main() -> None:
     """Alternate all contestants for some rounds, on each shape."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -166,12 +177,13 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
+    parser.add_argument("--only", nargs="+", type=contestant, metavar="PEER:SETTING:LAYOUT")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="training time of a contestant in a round")
     parser.add_argument("--install", action="store_true", help="make the peers' environments and stop")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures of all rounds there")
     args = parser.parse_args()
-    for peer in args.peers:
+    for peer in args.peers if not args.only else {peer for peer, _, _ in args.only}:
         python(peer)
     if args.install:
         return

@@ -7,6 +7,7 @@ import pytest
 
 from isoflop.cli.app import main
 from isoflop.config import DataConfig, TrainConfig
+from isoflop.lm.lease import hold
 from isoflop.presets import preset
 from isoflop.study import drive
 from isoflop.study.failures import failures, note
@@ -53,6 +54,13 @@ def test_runs_are_called_off_and_taken_back(folder: Path, capsys: pytest.Capture
     assert main(["study", "retry", str(folder)]) == 0
     assert "2 runs may be tried again" in capsys.readouterr().out
     assert set(statuses(folder, capsys).values()) == {"pending"}
+
+
+def test_a_run_at_work_is_said_to_be(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, *_ = statuses(folder, capsys)
+    with hold(folder / "runs" / first):
+        assert statuses(folder, capsys)[first] == "running"
+    assert statuses(folder, capsys)[first] == "pending"
 
 
 def test_a_run_that_is_not_there_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from isoflop.lm.lease import EXPIRED, hold
+from isoflop.lm.lease import EXPIRED, held, hold
 
 HOLD = """
 import sys, time
@@ -117,3 +117,12 @@ def test_a_damaged_lease_is_anyones_once_it_is_silent(tmp_path: Path, content: s
     os.utime(path, (0, 0))
     with hold(tmp_path) as lease:
         lease.check()
+
+
+def test_a_run_is_held_while_its_owner_gives_signs_of_life(tmp_path: Path) -> None:
+    assert not held(tmp_path)
+    elsewhere(tmp_path, number=3, silent=EXPIRED + 1)
+    assert not held(tmp_path)
+    with hold(tmp_path):
+        assert held(tmp_path)
+    assert not held(tmp_path)

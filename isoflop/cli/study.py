@@ -327,10 +327,13 @@ def _cell(run: Planned, record: Record | None, lowest: float | None) -> str:
 
 
 def _waits(run: Planned) -> str:
-    """Why a run without record has none: nobody has come to it, it was called off, or it failed too often."""
+    """Why a run has no record: it is at work, nobody has come to it, it was called off, or it failed too often."""
+    from isoflop.lm.lease import held
     from isoflop.study.failures import quarantined
     from isoflop.study.launch.event import cancelled
 
+    if held(run.folder):
+        return "running"
     return "cancelled" if cancelled(run.folder) else "failed" if quarantined(run.folder) else "pending"
 
 

@@ -8,6 +8,7 @@ import os
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,15 @@ def hold(folder: Path, *, beat: float = BEAT, expired: float = EXPIRED) -> Itera
                 heart.join()
     except filelock.Timeout:
         raise ValueError(f"{folder} is being trained by another process; wait for it or stop it") from None
+
+
+def held(folder: Path, *, expired: float = EXPIRED) -> bool:
+    """Whether somebody trains a run now: its lease gave a sign of life not long ago."""
+    silences = []
+    for number in _numbers(folder):
+        with contextlib.suppress(FileNotFoundError):
+            silences.append(time.time() - _path(folder, number).stat().st_mtime)
+    return min(silences, default=expired) < expired
 
 
 def _take(folder: Path, expired: float) -> Lease:
