@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json as json_module
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
@@ -44,34 +45,14 @@ def backtest(
         seed: Seed of the draws.
         json: Print a JSON list, one object for each series and cut.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from isoflop.cli.target import read_runs
-    from isoflop.law.backtest import backtest as back_test
     from isoflop.law.backtest import check_wish
-    from isoflop.law.lawful import lawful
     from isoflop.sources.series import names
 
     for factor in cut:
         check_wish(law, factor, bootstrap)
-    done: list[tuple[str, Backtest]] = []
-    refused: list[str] = []
+    wish = {"law": law, "replicates": bootstrap, "seed": seed}
     several = names(source, columns) if series is None else (series,)
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("back-tests", total=len(several) * len(cut))
-        for name in several:
-            records = read_runs(source, name, columns)
-            records, notes = lawful(records if params_count is None else records.under(params_count))
-            refused += [f"{name or source}: {note}" for note in notes]
-            for factor in cut:
-                try:
-                    made = back_test(records, cut=factor, law=law, replicates=bootstrap, seed=seed)
-                except ValueError as error:
-                    refused.append(f"left out, 1/{factor:g} of the largest FLOPs: {error}")
-                else:
-                    done.append((name or source, made))
-                bar.advance(task)
+    done, refused = _back_tests(source, several, columns, params_count, cut, wish)
     if not done:
         raise ValueError(f"nothing of {source} can be back-tested; {refused[-1]}")
     if json:
@@ -79,6 +60,41 @@ def backtest(
         print("".join(f"{reason}\n" for reason in refused), end="", file=sys.stderr)
     else:
         print(_report(done, refused))
+
+
+def _back_tests(
+    source: str,
+    several: Sequence[str | None],
+    columns: Columns,
+    count: Count | None,
+    cut: tuple[float, ...],
+    wish: Mapping[str, Any],
+) -> tuple[list[tuple[str, Backtest]], list[str]]:
+    """Go through the series, with a bar; return what was tested, and what was left out."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from isoflop.cli.target import read_runs
+    from isoflop.law.backtest import backtest as back_test
+    from isoflop.law.lawful import lawful
+
+    done: list[tuple[str, Backtest]] = []
+    refused: list[str] = []
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("back-tests", total=len(several) * len(cut))
+        for name in several:
+            records = read_runs(source, name, columns)
+            records, notes = lawful(records if count is None else records.under(count))
+            refused += [f"{name or source}: {note}" for note in notes]
+            for factor in cut:
+                try:
+                    made = back_test(records, cut=factor, **wish)
+                except ValueError as error:
+                    refused.append(f"left out, 1/{factor:g} of the largest FLOPs: {error}")
+                else:
+                    done.append((name or source, made))
+                bar.advance(task)
+    return done, refused
 
 
 NAMED = {"average": "the average of laws that `isoflop predict` takes"}

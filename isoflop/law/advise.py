@@ -143,19 +143,7 @@ def advise(
         ValueError: a number is not positive, the allowance is too small, or the law knows no optimal size.
     """
     given = {"flops": allowance, "target": target, "overhead": overhead, "smallest": smallest, "most": most}
-    for name, value in given.items():
-        if value is not None:
-            of_a_run(f"{name}={value:g}", value)
-    if noise is not None and not LEAST_NOISE <= noise <= MOST_NOISE:
-        raise ValueError(
-            f"noise={noise:g} is the standard deviation of ln loss between equal runs; give a number from "
-            f"{LEAST_NOISE:g} to {MOST_NOISE:g}, such as 0.005"
-        )
-    if target is not None and target < fit.records.C.min():
-        raise ValueError(
-            f"target={target:.3g} lies below all runs of {fit.records.source}, whose least took "
-            f"{fit.records.C.min():.3g} FLOPs; give a larger one"
-        )
+    _check_wish(fit, given, noise)
     limits = _limits(fit, allowance, overhead, smallest, most)
     scatter = residual_noise(fit) if noise is None else noise
     known = Knowledge(fit, scatter, shared := trunk_share(fit))
@@ -177,6 +165,23 @@ def advise(
         allowance=allowance,
         notes=_notes(runs[0], fit.records, shared, limits),
     )
+
+
+def _check_wish(fit: Fit, given: Mapping[str, float | None], noise: float | None) -> None:
+    for name, value in given.items():
+        if value is not None:
+            of_a_run(f"{name}={value:g}", value)
+    if noise is not None and not LEAST_NOISE <= noise <= MOST_NOISE:
+        raise ValueError(
+            f"noise={noise:g} is the standard deviation of ln loss between equal runs; give a number from "
+            f"{LEAST_NOISE:g} to {MOST_NOISE:g}, such as 0.005"
+        )
+    target = given["target"]
+    if target is not None and target < fit.records.C.min():
+        raise ValueError(
+            f"target={target:.3g} lies below all runs of {fit.records.source}, whose least took "
+            f"{fit.records.C.min():.3g} FLOPs; give a larger one"
+        )
 
 
 def _limits(fit: Fit, allowance: float, overhead: float | None, smallest: float | None, most: int | None) -> Limits:
