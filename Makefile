@@ -1,6 +1,7 @@
 # make demo   the whole way once, in minutes
 # make study  the kept study of docs/results: about an hour and a half on two cores, on the C sources of Linux from Debian
 # make test   the fast tests; make check, make slow: the rest of what CI runs
+# make tutorial  the tutorial; make docs: the documents, with every command of the README and the tutorial
 # make slurm  the executor on a real Slurm of one node; make ray: on a real Ray; each says why where it cannot
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 
 KERNEL := block crypto fs ipc kernel lib mm net security sound virt
 
-.PHONY: demo study test check slow slurm ray format clean
+.PHONY: demo study tutorial docs test check slow slurm ray format clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -30,6 +31,12 @@ linux-6.1:
 	cd $@.part && apt-get download linux-source-6.1 && dpkg-deb -x linux-source-6.1_*.deb .
 	tar -xJf $@.part/usr/src/linux-source-6.1.tar.xz -C $@.part/texts --strip-components=1 --wildcards $(KERNEL:%='linux-source-6.1/%/*.c')
 	mv $@.part/texts $@ && rm -rf $@.part
+
+tutorial: $(VENV)/.installed
+	$(BIN)/python examples/tutorial.py
+
+docs: $(VENV)/.installed
+	$(BIN)/pytest -m 'slow or not slow' tests/test_documents.py tests/test_readme_commands.py
 
 test: $(VENV)/.installed
 	$(BIN)/pytest

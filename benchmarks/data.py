@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ import numpy as np
 from isoflop.data.build import Recipe, build
 from isoflop.data.corpus import Corpus
 from isoflop.data.digests import Digests
+from isoflop.data.tokenizer import make_tokenizer
 from isoflop.data.tokens import META
 
 WORDS = 200_000
@@ -34,13 +37,14 @@ FILES = ("train.bin", "val.bin", "tokenizer.json", META)
 
 
 def main() -> None:
-    """Run all four parts, or one side of one of them."""
+    """Run the parts, or one side of one of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=2.0, help="of the corpus that must not fit into memory")
     parser.add_argument("--slice", type=float, default=60.0, help="megabytes on which speeds are compared")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--documents", type=int, default=5_000_000, help="whose digests are held")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--side", choices=("ours", "alone"), help="used by the script itself")
     args = parser.parse_args()
@@ -48,10 +52,8 @@ def main() -> None:
         print(json.dumps(SIDES[args.side](args.out)))
         return
     args.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = large(args.out, args.gigabytes)
-    speeds(args.out, args.slice, args.rounds, tokenizer)
-    kills(args.out, args.kills)
-    digests(args.documents)
+    for part in args.parts:
+        PARTS[part](args)
 
 
 def lines(megabytes: float, seed: int) -> Iterator[str]:
@@ -78,8 +80,8 @@ def generate(path: Path, megabytes: float, seed: int = 0) -> Path:
     return path
 
 
-def large(out: Path, gigabytes: float) -> Path:
-    """Tokenize more than should be held in memory; return the tokenizer that was learnt."""
+def large(out: Path, gigabytes: float) -> None:
+    """Tokenize more than should be held in memory."""
     corpus = generate(out / "large.jsonl", gigabytes * 1000)
     target = out / "large"
     shutil.rmtree(target, ignore_errors=True)
@@ -107,7 +109,6 @@ def large(out: Path, gigabytes: float) -> Path:
         f"load {os.getloadavg()[0]:.1f}; the bpe learnt from {meta['learnt_from']['bytes'] / 1e6:.0f} MB",
         flush=True,
     )
-    return target / "tokenizer.json"
 
 
 def usage_of(process: subprocess.Popen[str]) -> dict[str, float]:
@@ -119,10 +120,13 @@ def usage_of(process: subprocess.Popen[str]) -> dict[str, float]:
     return {"rss": used.ru_maxrss * 1024, "cpu": used.ru_utime + used.ru_stime}
 
 
-def speeds(out: Path, megabytes: float, rounds: int, tokenizer: Path) -> None:
+def speeds(out: Path, megabytes: float, rounds: int) -> None:
     """Encode the same text by both, in turn, each in a process of its own that times its work alone."""
-    corpus = generate(out / "slice.jsonl", megabytes, seed=1)
-    (out / "slice-tokenizer.json").write_bytes(tokenizer.read_bytes())
+    corpus = generate(out / f"slice-{megabytes:g}.jsonl", megabytes, seed=1)
+    (out / "slice.jsonl").unlink(missing_ok=True)
+    (out / "slice.jsonl").symlink_to(corpus.name)
+    texts = (json.loads(line)["text"] for line in corpus.open())
+    make_tokenizer("bpe", texts).save(out / "slice-tokenizer.json")
     measured: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for _ in range(rounds):
         for side, results in measured.items():
@@ -168,35 +172,35 @@ SIDES = {"ours": ours, "alone": alone}
 
 def kills(out: Path, number: int) -> None:
     """Kill builds at random moments; what stands under a final name must be whole, and the next build the same."""
-    corpus = generate(out / "small.jsonl", 4.0, seed=2)
-    command = [
-        sys.executable,
-        "-m",
-        "isoflop",
-        "data",
-        str(corpus),
-        "--tokenizer",
-        "bpe",
-        "--vocab-size",
-        "512",
-        "--out",
-    ]
+    corpus = generate(out / "small.jsonl", 0.3, seed=2)
     began = time.monotonic()
-    subprocess.run([*command, str(out / "whole")], check=True, stdout=subprocess.DEVNULL)
+    recipe = Recipe(corpus=Corpus(sources=(str(corpus),)), tokenizer="bpe", vocab_size=512)
+    building(recipe, out / "whole").join()
     longest = time.monotonic() - began
     wanted, chance = content(out / "whole"), random.Random(0)
+    assert set(wanted) == set(FILES)
     counts = {"killed": 0, "ended before": 0, "half files": 0, "reruns that differ": 0}
-    for _ in range(number):
+    while counts["killed"] < number:
         target = out / "killed"
         shutil.rmtree(target, ignore_errors=True)
-        process = subprocess.Popen([*command, str(target)], stdout=subprocess.DEVNULL)
+        process = building(recipe, target)
         time.sleep(chance.uniform(0, longest))
-        process.send_signal(signal.SIGKILL)
-        counts["killed" if process.wait() == -signal.SIGKILL else "ended before"] += 1
+        process.kill()
+        process.join()
+        counts["killed" if process.exitcode == -signal.SIGKILL else "ended before"] += 1
         counts["half files"] += any(wanted[name] != digest for name, digest in content(target).items())
-        subprocess.run([*command, str(target)], check=True, stdout=subprocess.DEVNULL)
+        began = time.monotonic()
+        building(recipe, target).join()
+        longest = time.monotonic() - began  # as long as a build takes at this load
         counts["reruns that differ"] += content(target) != wanted
     print(", ".join(f"{count} {what}" for what, count in counts.items()), flush=True)
+
+
+def building(recipe: Recipe, target: Path) -> BaseProcess:
+    """Start a build in a process of its own, which need not import anything first: moments of a kill fall inside it."""
+    process = multiprocessing.get_context("fork").Process(target=build, args=(recipe, target))
+    process.start()
+    return process
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -221,6 +225,13 @@ def digests(documents: int) -> None:
         f"a set {plain_bytes / 1e6:.0f} MB in {plain_seconds:.1f} CPU s"
     )
 
+
+PARTS = {
+    "large": lambda args: large(args.out, args.gigabytes),
+    "speeds": lambda args: speeds(args.out, args.slice, args.rounds),
+    "kills": lambda args: kills(args.out, args.kills),
+    "digests": lambda args: digests(args.documents),
+}
 
 if __name__ == "__main__":
     main()

@@ -64,9 +64,7 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=100)
     parser.add_argument("--part", type=float, default=0.15, help="FLOPs of the advised design over the sweep's")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument(
-        "--smallest", type=float, help="fewest FLOPs of a run; default: an eighth of the smallest before"
-    )
+    parser.add_argument("--smallest", type=float, help="fewest FLOPs of a run; default: what `isoflop next` chooses")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--law", default="besiroglu2024", help="published constants that are the truth")
     args = parser.parse_args()
@@ -101,7 +99,7 @@ def report(result: dict) -> str:
     lines = [
         f"{result['runs'][0]} runs of {result['flops'][0]:.3g} FLOPs against {result['runs'][1]:.1f} runs of "
         f"{result['flops'][1]:.3g} ({result['flops'][1] / result['flops'][0]:.1%})",
-        f"  smallest run: {BUDGETS[0]:.3g} against {result['least']:.3g} FLOPs, for the law is known to hold there",
+        f"  smallest run: {BUDGETS[0]:.3g} against {result['least']:.3g} FLOPs; the true law holds everywhere",
         f"  {'':<22} {'sweep':>9} {'advised':>9} {'ratio':>7}",
     ]
     names = {"loss_rms": "ln L, rms", "size_rms": "ln N*, rms", "loss_68": "ln L, 68 %", "size_68": "ln N*, 68 %"}

@@ -28,8 +28,9 @@ from isoflop.config import DataConfig, OptimConfig, Precision, RunConfig, TrainC
 from isoflop.data.build import Recipe, build
 from isoflop.data.corpus import Corpus
 from isoflop.data.tokens import open_tokens
-from isoflop.lm import train  # noqa: F401 - that forked commands need not import it
+from isoflop.lm import train  # so that forked commands need not import it, too
 from isoflop.lm.checkpoint import load_required
+from isoflop.lm.run import Run
 from isoflop.presets import preset
 from isoflop.record import Record
 
@@ -54,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--schedules", type=int, default=20, help="of each precision")
     parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--modes", nargs="+", choices=(*MODES, "compiled"), default=[*MODES, "compiled"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -64,10 +65,18 @@ def main() -> None:
     print(f"load {os.getloadavg()[0]:.1f}; {args.schedules} schedules of one to three stops for each precision")
     failed = False
     for mode in args.modes:
+        began = time.monotonic()
+        if mode == "compiled":
+            failed |= not compiled(args.out, args.steps)
+            continue
         outcome = measure(args.out, MODES[mode], schedules=args.schedules, steps=args.steps, chance=chance)
         ways = ", ".join(f"{count} {name}" for name, count in sorted(outcome.stops.items()))
+        seconds = time.monotonic() - began
         equal = outcome.schedules - len(outcome.different)
-        print(f"{mode}: {equal} of {outcome.schedules} equal bit for bit; stops: {ways}", flush=True)
+        print(
+            f"{mode}: {equal} of {outcome.schedules} equal bit for bit; stops: {ways}; {seconds:.0f} s",
+            flush=True,
+        )
         for told in outcome.different:
             print(f"  {told}")
         failed |= bool(outcome.different)
@@ -90,10 +99,39 @@ def measure(out: Path, precision: Precision, *, schedules: int, steps: int, chan
     return outcome
 
 
-def make(out: Path, tokens: Path, precision: Precision, steps: int) -> Path:
+def compiled(out: Path, steps: int) -> bool:
+    """Print how far torch.compile moves the losses of a run without dropout, which it draws in another order.
+
+    Three more runs are compiled: two in one go, and one that stops half-way and goes on; return whether these agree.
+    """
+    folders = [make(out / "compiled" / name, out / "tokens", "fp32", steps, 0.0) for name in ("a", "b", "c", "d")]
+    began = time.monotonic()
+    train.train(folders[0])
+    for folder in folders[1:3]:
+        train.train(folder, on_start=compile_loss)
+    asked = iter(range(steps))
+    train.train(folders[3], on_start=compile_loss, should_stop=lambda: next(asked) == steps // 2)
+    train.train(folders[3], on_start=compile_loss)
+    eager, once, again, resumed = ([line.get("train_loss", 0.0) for line in log(folder)] for folder in folders)
+    moved = max(abs(a - b) for a, b in zip(eager, once, strict=True))
+    twice, resumed_alike = not differences(folders[1], folders[2]), not differences(folders[1], folders[3])
+    print(
+        f"compiled (fp32, no dropout): losses within {moved:.2g} nats of eager over {steps} steps; the same twice: "
+        f"{once == again and twice}; stopped and resumed the same: {once == resumed and resumed_alike}; "
+        f"{time.monotonic() - began:.0f} s"
+    )
+    return twice and resumed_alike
+
+
+def compile_loss(run: Run) -> None:
+    """Put torch.compile around the loss of a run's model."""
+    run.model.loss = torch.compile(run.model.loss)  # type: ignore[method-assign]
+
+
+def make(out: Path, tokens: Path, precision: Precision, steps: int, dropout: float = 0.1) -> Path:
     """Make a tiny run with everything that a resumed one could lose: dropout, accumulation, noise averages."""
     config = RunConfig(
-        model=preset("small", context_length=16, d_model=16, residual_pdrop=0.1, attn_pdrop=0.1),
+        model=preset("small", context_length=16, d_model=16, residual_pdrop=dropout, attn_pdrop=dropout),
         data=DataConfig(data=str(tokens), val_tokens=1024),
         optim=OptimConfig(warmup_steps=10),
         train=TrainConfig(

@@ -20,6 +20,7 @@ ScheduleKind = Literal["cosine", "linear", "constant", "wsd", "power"]
 OptimizerKind = Literal["adamw", "muon", "sgd"]
 Precision = Literal["fp32", "bf16", "autocast"]
 Device = Literal["auto", "cpu", "cuda"]
+TrackerName = Literal["tensorboard", "wandb"]
 TokenDtype = Literal["int16", "uint16", "int32", "uint32", "int64"]
 
 PASSING: Mapping[str, bool] = {"identity": False}
@@ -149,6 +150,8 @@ class TrainConfig:
     """Checkpoints kept."""
     keep_steps: tuple[int, ...] = field(default=(), metadata=PASSING)
     """Steps whose checkpoints are written and kept besides, for branches that decay from there."""
+    trackers: tuple[TrackerName, ...] = field(default=(), metadata=PASSING)
+    """Trackers that are shown the log beside log.jsonl: tensorboard (event files), wandb (offline)."""
 
     def __post_init__(self) -> None:
         of_their_types(self)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 
 from isoflop.config import DataConfig, OptimConfig, RunConfig, TrainConfig, write_run
@@ -28,6 +29,12 @@ def token_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = [f"{n} times {k} is {n * k}; that is no news to anyone.\n" for k in range(20)]
         (root / "texts" / f"{n}.txt").write_text("".join(lines))
     return build(Recipe(corpus=Corpus(sources=(str(root / "texts"),))), root / "tokens", workers=1).folder
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing but the product check types, as for a user: here the checker of the tests would speak first."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from isoflop.architecture import ParametrizationKind
 from isoflop.config import DataConfig, OptimConfig, RunConfig, TrainConfig
 from isoflop.flops import compute, params_by_convention
 from isoflop.presets import preset
@@ -24,9 +25,13 @@ def record(
     batch_size: int = 8,
     train_tokens: int | None = None,
     measured: dict | None = None,
+    parametrization: ParametrizationKind = "standard",
+    base: tuple[int, int] = (16, 2),
 ) -> Record:
     """A complete run of this shape and length."""
     model = preset("small", d_model=d_model, num_layers=num_layers, num_heads=num_heads, d_ff=d_ff)
+    if parametrization != "standard":
+        model = model.carried_over(parametrization, replace(model, d_model=base[0], num_layers=base[1]))
     length = {"tokens": tokens} if budget is None else {"flops": budget}
     config = RunConfig(
         model=model,

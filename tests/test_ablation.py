@@ -77,8 +77,11 @@ def test_other_depths_keep_the_parameters_of_the_blocks(layers: int) -> None:
         ({"vary": ("num_heads=3",)}, "does not split into num_heads=3 equal heads"),
         ({"vary": ("num_heads=d_model/7",)}, "num_heads=d_model/7 is no whole number at d_model=16"),
         ({"widths": ()}, "design=ablation needs vary, widths and budgets or lengths"),
+        ({"vary": ("parametrization=mu",)}, "there is no parametrization=mu; there are standard, mup"),
+        ({"vary": ("parametrization=mup", "num_layers=1,2")}, "vary has num_layers beside parametrization"),
+        ({"depths": (1, 2), "vary": ("num_layers=1,2",)}, "and vary both say num_layers"),
         ({"seeds": 0}, "needs seeds=0 above 0"),
-        ({"design": "isoflop", "widths": ()}, "vary, seeds and same_params belong to design=ablation"),
+        ({"design": "isoflop", "widths": ()}, "vary, seeds, same_params and depths belong to design=ablation"),
     ],
 )
 def test_what_cannot_be_varied_is_refused(fields: dict, message: str) -> None:
@@ -101,3 +104,21 @@ def test_a_corpus_is_held_down_to_pieces_of_all_of_it(tmp_path: Path) -> None:
     assert held.train[[0, PIECE, 2 * PIECE]].tolist() == [0, middle, len(whole.train) - PIECE]
     with pytest.raises(ValueError, match="train_tokens=999999999 are more than the"):
         open_configured(replace(data, train_tokens=999_999_999), vocab_size=20 * PIECE)
+
+
+def test_depth_grows_at_the_least_width_alone_and_parametrizations_know_their_base(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(
+        FILE.replace("vary = {", 'depths = [1, 4]\nvary = { parametrization = ["standard", "completep"],')
+        .replace(', "d_model/8"]', "]")
+        .replace(", tied_head = [true, false]", "")
+        + '\n[optim]\nlr_width = "None"\n'
+    )
+    made = runs(read_study(tmp_path / "s.toml"), **FACTS)
+    shapes = {(run.model.d_model, run.model.num_layers) for run in made}
+    assert shapes == {(16, 1), (32, 1), (16, 4)} and len(made) == 2 * 2 * 2 * 3
+    assert all(run.optim.lr_width is None for run in made)
+    for run in made:
+        base = (run.model.base_width, run.model.base_depth, run.model.base_head_size)
+        heads = run.model.num_heads
+        assert heads is not None
+        assert base == ((None, None, None) if run.model.parametrization == "standard" else (16, 1, 16 // heads))

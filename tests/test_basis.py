@@ -10,6 +10,8 @@ from isoflop.law.fit import fit
 from isoflop.law.lawful import lawful
 from isoflop.law.laws import LAWS, PUBLISHED
 from isoflop.record import Record, Records
+from isoflop.sources import read
+from tests.shared import shared
 
 TRUTH = {**PUBLISHED["muennighoff2023"].parameters, "R_D": 5.0, "R_N": 2.0}
 """Tokens that fade three times as fast as the published ones."""
@@ -50,3 +52,9 @@ def test_what_has_no_repeated_runs_keeps_the_published_decay() -> None:
 def test_a_law_that_is_not_published_is_refused() -> None:
     with pytest.raises(ValueError, match="law='nobody' is not published here; choose one of"):
         published("nobody")
+
+
+def test_a_decay_that_the_runs_leave_open_is_said_and_not_taken() -> None:
+    runs = read(shared("datablations.csv"), series="c4")
+    told = with_repetition(fitted(fit(lawful(runs)[0]), tried=runs))
+    assert not told.faded and "the runs leave R*_D, how fast repeated tokens fade, open (a fit says" in told.notes[-1]

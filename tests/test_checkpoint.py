@@ -5,8 +5,10 @@ import logging
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
+from isoflop.files import read_json, sha256, write_json
 from isoflop.lm import checkpoint as checkpoints
 from isoflop.lm.checkpoint import Checkpoint, load_newest, load_required, load_step, save
 
@@ -21,6 +23,31 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     assert loaded is not None
     assert (loaded.step, loaded.state) == (7, {"seconds": 7 / 3})
     assert torch.equal(loaded.tensors["model"]["w"], torch.full((3,), 7.0))
+
+
+def test_its_files_are_safetensors(tmp_path: Path) -> None:
+    flat = torch.arange(10.0)
+    tensors = {
+        "view": flat[2:8].view(2, 3),
+        "number": torch.tensor(2.5),
+        "half": flat.bfloat16(),
+        "random": flat.byte(),
+    }
+    folder = save(tmp_path, Checkpoint(step=1, tensors={"model": tensors}, state={}), keep_last=1)
+    read, loaded = safetensors.torch.load_file(folder / "model.safetensors"), load_required(tmp_path).tensors["model"]
+    assert set(read) == set(loaded) == set(tensors)
+    for name, tensor in tensors.items():
+        assert torch.equal(read[name], tensor) and torch.equal(loaded[name], tensor)
+
+
+def test_files_that_the_library_wrote_are_read(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(3.0), "b": torch.arange(5, dtype=torch.uint8)}
+    folder = save(tmp_path, Checkpoint(step=1, tensors={"model": tensors}, state={}), keep_last=1)
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    manifest = read_json(folder / "manifest.json")
+    write_json(folder / "manifest.json", manifest | {"model.safetensors": sha256(folder / "model.safetensors")})
+    loaded = load_required(tmp_path).tensors["model"]
+    assert torch.equal(loaded["a"], tensors["a"]) and torch.equal(loaded["b"], tensors["b"])
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""python -m pytest tests/test_coordinates.py"""
+"""python -m pytest tests/test_coordinates.py; widths under every optimizer: -m slow"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isoflop.config import DataConfig, OptimConfig, RunConfig, TrainConfig
+from isoflop.config import DataConfig, OptimConfig, OptimizerKind, RunConfig, TrainConfig
 from isoflop.data.tokens import open_tokens
+from isoflop.law.transfer import FLAT, GROWING
 from isoflop.lm.coordinates import LAST, LOGITS, measure
 from isoflop.presets import preset
 
@@ -37,6 +38,22 @@ def test_activations_grow_with_width_under_the_standard_parametrization_alone(ba
     # logits of random weights grow as √d, and shrink so where they are divided by d
     assert both["standard"].slopes[0, 1] == pytest.approx(0.5, abs=0.15)
     assert both["mup"].slopes[0, 1] == pytest.approx(-0.5, abs=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("optimizer", "lr", "grad_clip"),
+    # SGD's steps are as large as its gradients: a bound on the norm of all of them would depend on the width
+    [("adamw", 0.01, 1.0), ("muon", 0.02, 1.0), ("sgd", 0.2, None)],
+)
+def test_every_optimizers_rule_keeps_activations_as_the_width_grows(
+    base: RunConfig, optimizer: OptimizerKind, lr: float, grad_clip: float | None
+) -> None:
+    optim = replace(base.optim, optimizer=optimizer, lr=lr, grad_clip=grad_clip)
+    run = replace(base, optim=optim, train=replace(base.train, steps=10, batch_size=8))
+    standard, mup = (measure(run, name, "width", (16, 64, 128), seeds=2) for name in ("standard", "mup"))
+    assert abs(standard.slopes[-1]).max() >= GROWING
+    assert len(mup.slopes) == 10 and abs(mup.slopes[-1]).max() <= FLAT
 
 
 def test_activations_grow_with_depth_unless_branches_are_damped(base: RunConfig) -> None:

@@ -1,7 +1,12 @@
-"""The documents agree with each other and with the code: python -m pytest tests/test_documents.py"""
+"""The documents agree with each other and with the code: python -m pytest tests/test_documents.py
 
+With -m slow also the tutorial itself.
+"""
+
+import ast
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +16,8 @@ from isoflop.cli.app import VERBS
 
 ROOT = Path(__file__).parents[1]
 READMES = (ROOT / "README.md", ROOT / "README.zh-CN.md")
+TUTORIALS = (ROOT / "examples" / "tutorial.py", ROOT / "examples" / "tutorial.zh-CN.py")
+CHINESE = sorted([READMES[1], TUTORIALS[1], *(ROOT / "docs").rglob("*.zh-CN.md")])
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCED = re.compile(r"^```\w+\n.*?^```$", re.MULTILINE | re.DOTALL)
 
@@ -62,6 +69,59 @@ def test_both_readmes_have_the_same_code_and_the_same_headings() -> None:
     assert code_blocks(english) == code_blocks(chinese)
     levels = [[heading.split(" ")[0] for heading in headings(path)] for path in READMES]
     assert levels[0] == levels[1]
+
+
+def cells(path: Path) -> list[tuple[str, str]]:
+    """Kind and content of each cell; code without comments and docstrings, texts as they stand."""
+    parts = re.split(r"^# %%(.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    found = [("", parts[0]), *zip((kind.strip() for kind in parts[1::2]), parts[2::2], strict=True)]
+    return [(kind, text if kind else code_alone(text)) for kind, text in found]
+
+
+def code_alone(text: str) -> str:
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def test_both_tutorials_have_the_same_cells_and_the_same_code() -> None:
+    english, chinese = (cells(path) for path in TUTORIALS)
+    assert [kind for kind, _ in english] == [kind for kind, _ in chinese]
+    assert [text for kind, text in english if not kind] == [text for kind, text in chinese if not kind]
+    for (kind, text), (_, translated) in zip(english, chinese, strict=True):
+        levels = [re.findall(r"^# (#+|-) ", words, re.MULTILINE) for words in (text, translated) if kind]
+        assert levels[:1] == levels[1:]
+
+
+@pytest.mark.parametrize("path", CHINESE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_english_sentence_is_left_in_the_chinese_documents(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    prose = FENCED.sub("", text) if path.suffix == ".md" else "".join(words for kind, words in cells(path) if kind)
+    assert re.search("[\u4e00-\u9fff]", prose)
+    prose = re.sub(r"`[^`]*`|“[^”]*”|\]\([^)]*\)", "", prose)
+    assert not re.search(r"(?:\b[A-Za-z][a-z'’-]*[ ,]+){3}[a-z]+", prose)
+
+
+def test_the_index_links_every_document() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#]+)\)", index.read_text("utf-8"))}
+    missing = {*(ROOT / "docs").rglob("*.md"), *READMES, *TUTORIALS} - {index} - linked
+    assert not missing, f"docs/README.md does not link {sorted(path.name for path in missing)}"
+
+
+@pytest.mark.slow
+def test_the_tutorial_goes_the_whole_way(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(TUTORIALS[0])], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
+    assert re.search(r"N\* at 1e24 FLOPs: \d", said) and "have the same params=1e+09" in said
+    assert "tutorial: 12 of 12 runs complete" in said
+    assert "forecast  " in said and re.search(r"measured  .* the interval, a (hit|miss)", said)
+    assert (tmp_path / "tutorial" / "report.html").exists()
+    spread = [abs(float(percent)) for percent in re.findall(r"([+-]\d+\.\d\d) %$", said, re.MULTILINE)]
+    assert len(spread) == 12 and max(spread) < 5
 
 
 @pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)

@@ -183,6 +183,28 @@ def test_a_tied_read_out_may_be_stored_twice(tmp_path: Path) -> None:
     assert load_model(tmp_path / "back")[1].head is None
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_folder_as_models_are_published_is_read(tied: bool, tmp_path: Path) -> None:
+    """Grouped queries, bf16, shards with an index, and a config.json as transformers 4 wrote it."""
+    folder = exported(tmp_path, num_kv_heads=2, tied_head=tied)
+    weights = {name: w.bfloat16() for name, w in safetensors.torch.load_file(folder / "model.safetensors").items()}
+    (folder / "model.safetensors").unlink()
+    where = {name: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(weights)}
+    for shard in set(where.values()):
+        part = {name: weight for name, weight in weights.items() if where[name] == shard}
+        safetensors.torch.save_file(part, folder / shard, metadata={"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    old = {"rope_parameters": ..., "rope_scaling": None, "rope_theta": 10_000.0, "head_dim": None}
+    change(folder, **old, pretraining_tp=1, torch_dtype="bfloat16", transformers_version="4.46.0", use_cache=True)
+    _, config = import_model(folder, tmp_path / "back")
+    assert (config.model.kv_heads, config.model.tied_head) == (2, tied)
+    again, whole = load_model(tmp_path / "back")[1], load_model(tmp_path / "run")[1]
+    assert all(
+        torch.equal(mine, theirs.bfloat16().float())
+        for mine, theirs in zip(again.parameters(), whole.parameters(), strict=True)
+    )
+
+
 # tokenizers
 
 
@@ -390,11 +412,11 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "no epsilon": (config_of(rms_norm_eps=...), "rms_norm_eps is missing, which means 1e-06"),
     "stretched RoPE": (
         config_of(rope_parameters={"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}),
-        "rope_type='llama3' cannot be computed here",
+        "rope_type='llama3' in rope_parameters cannot be computed here; rope_type has to be 'default'",
     ),
     "stretched RoPE of old": (
         config_of(rope_scaling={"type": "linear", "factor": 2.0}, rope_parameters=None),
-        "rope_type='linear' cannot be computed here",
+        "rope_type='linear' in rope_scaling cannot be computed here",
     ),
     "RoPE that is a number": (config_of(rope_parameters=3), "rope_parameters=3 has to be an object"),
     "a context that fills the memory": (config_of(max_position_embeddings=10**15), "is more than 1048576 positions"),

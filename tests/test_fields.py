@@ -1,13 +1,12 @@
 """python -m pytest tests/test_fields.py"""
 
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+from isoflop.cli.app import main
 from isoflop.fields import of_their_types
 
 
@@ -43,14 +42,14 @@ def test_what_does_not_fit_is_named(field: str, value: Any, said: str) -> None:
         Owner(**{field: value})
 
 
-def refused(*args: str) -> str:
-    """Answer of a command in a process of its own, where nothing but the product checks types."""
-    done = subprocess.run([sys.executable, "-m", "isoflop", *args], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
+@pytest.mark.usefixtures("unchecked")
+def test_a_word_for_a_number_in_a_file_is_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def refused(*args: str) -> str:
+        assert main(args) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1, said
+        return said
 
-
-def test_a_word_for_a_number_in_a_file_is_no_traceback(tmp_path: Path) -> None:
     study, model = tmp_path / "s.toml", tmp_path / "m.json"
     study.write_text('[design]\nbudgets = [1e11]\nsizes = "three"\n[model]\npreset = "small"\n')
     assert "sizes='three' must be a whole number" in refused("study", "run", str(study))

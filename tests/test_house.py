@@ -15,6 +15,7 @@ from isoflop import config, presets
 from isoflop.config import PARTS
 from isoflop.lm.optim import OPTIMIZERS
 from isoflop.lm.schedule import SCHEDULES
+from isoflop.lm.tracker import TRACKERS
 from isoflop.study.design import DESIGNS
 from isoflop.study.launch import EXECUTORS, ExecutorName
 from isoflop.study.study import DesignKind, Study
@@ -51,6 +52,7 @@ def test_every_field_of_a_config_is_read_somewhere() -> None:
         (config.OptimizerKind, OPTIMIZERS),
         (DesignKind, DESIGNS),
         (ExecutorName, EXECUTORS),
+        (config.TrackerName, TRACKERS),
     ],
 )
 def test_the_command_line_knows_what_the_tables_hold(names: object, table: dict) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,6 +68,7 @@ def records(
                             config={
                                 "model": {"parametrization": parametrization, "d_model": width, "num_layers": depth},
                                 "optim": {"lr": rate},
+                                "train": {"seed": seed},
                             },
                         )
                     )
@@ -79,19 +81,26 @@ def test_a_rate_that_stays_best_transfers() -> None:
     assert [size.d_model for size in found.sizes] == [16, 64]
     assert found.noise == pytest.approx(0.003 * math.sqrt(2)) and found.tolerance == 0.02
     assert found.sizes[0].losses[-1] == math.inf
-    assert json.loads(json.dumps(found.to_dict()))["sizes"][0]["losses"][-1] is None
+    told = json.loads(json.dumps(found.to_dict()))
+    assert told["sizes"][0]["losses"][-1] is None and told["sizes"][0]["between"] is None
+    low, high = told["sizes"][1]["between"]
+    assert low == high == 0  # the next rates cost 0.12 nats, far more than noise
 
 
 def test_a_rate_that_moves_costs_what_the_regret_says() -> None:
     (found,) = transfer(records({16: 0.03, 64: 0.003}, parametrization="standard"))
     wide = found.sizes[1]
     assert wide.best == 0.003 and wide.regret == pytest.approx(math.log(10) ** 2 / 10)
+    low, high = wide.between or (0.0, 0.0)
+    assert low == high == pytest.approx(wide.regret)  # seeds without noise
     assert found.passed is False and "does not transfer: 0.530 nats lost at d_model=64" in found.why
 
 
 def test_noise_between_seeds_widens_what_is_allowed() -> None:
     (found,) = transfer(records({16: 0.01, 64: 0.003}, noise=0.1))
     assert found.tolerance == pytest.approx(0.2 * math.sqrt(2)) and found.passed is True
+    low, high = found.sizes[1].between or (0.0, 0.0)
+    assert low < found.sizes[1].regret < high and high - low > 0.1
 
 
 def test_wider_has_to_be_better() -> None:
@@ -128,3 +137,36 @@ def test_a_size_that_never_finishes_is_refused() -> None:
     runs = [run for run in records({16: 0.01, 64: 0.01}) if run.config["model"]["d_model"] == 16 or run.loss is None]
     with pytest.raises(ValueError, match="no rate trained all seeds of d_model=64, num_layers=2 under mup to the end"):
         transfer(runs)
+
+
+def test_a_regret_against_a_rate_at_the_edge_is_at_least_so_much() -> None:
+    (found,) = transfer(records({16: 0.03, 64: 0.0001}))
+    assert found.sizes[1].edge and found.passed is False and "at least" in found.why
+
+
+def test_a_carried_rate_that_diverges_costs_everything() -> None:
+    runs = records({16: 0.01, 64: 0.003}, noise=0.003)
+    wide = [replace(run, loss=None) if "-64-0.01-" in run.id else run for run in runs]
+    (found,) = transfer(wide)
+    assert found.passed is False and found.sizes[1].regret == math.inf
+    size = found.to_dict()["sizes"][1]
+    assert size["regret"] is None and size["between"] == [None, None]
+
+
+def test_a_sweep_needs_shapes_rates_and_each_run_once() -> None:
+    runs = records({16: 0.01, 64: 0.01})
+    with pytest.raises(ValueError, match="d_model=16, num_layers=2 under mup is the only shape"):
+        transfer([run for run in runs if run.config["model"]["d_model"] == 16])
+    with pytest.raises(ValueError, match="or has 2 rates alone"):
+        transfer([run for run in runs if run.config["optim"]["lr"] < 0.01])
+    with pytest.raises(ValueError, match=r"d_model=64, num_layers=2 under mup was not trained at .* best rate, 0\.01"):
+        transfer([run for run in runs if "-64-0.01-" not in run.id])
+    with pytest.raises(ValueError, match=r"two runs have rate 0\.001, seed 0 and d_model=16"):
+        transfer([*runs, runs[0]])
+
+
+def test_a_measured_check_is_read_as_it_was_written() -> None:
+    one = coordinates("mup", 0.7, -0.2)
+    again = Coordinates.from_dict(json.loads(json.dumps(one.to_dict())))
+    np.testing.assert_array_equal(again.activations, one.activations)
+    assert (again.parametrization, again.axis, again.sizes, again.places) == ("mup", "width", WIDTHS, one.places)

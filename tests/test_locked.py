@@ -2,13 +2,12 @@
 
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from isoflop.cli.app import main
 from isoflop.config import DataConfig, OptimConfig, TrainConfig
 from isoflop.presets import preset
 from isoflop.sources import read
@@ -106,9 +105,10 @@ def test_a_score_tells_hit_from_miss(study: Path) -> None:
 @pytest.mark.parametrize(
     "change", [{"low": None}, {"loss": 0.0}, {"low": 9.0}, {"high": 1e-3}, {"loss": "x"}, {"inputs": 5}, {"level": 1.0}]
 )
-def test_a_forecast_that_lies_is_refused(change: dict, study: Path) -> None:
+@pytest.mark.usefixtures("unchecked")
+def test_a_forecast_that_lies_is_refused(change: dict, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lock_target(study)
     path = study / FORECAST
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    done = subprocess.run([sys.executable, "-m", "isoflop", "score", str(study)], capture_output=True, text=True)
-    assert done.returncode == 2 and "is not a forecast that `isoflop lock` wrote" in done.stderr
+    assert main(["score", str(study)]) == 2
+    assert "is not a forecast that `isoflop lock` wrote" in capsys.readouterr().err

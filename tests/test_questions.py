@@ -1,5 +1,6 @@
 """Known answers come back, noise is not decided: python -m pytest tests/test_questions.py"""
 
+import importlib
 from dataclasses import replace
 from typing import get_args
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from isoflop.law.laws import LAWS
+from isoflop.law.transfer import Verdict
 from isoflop.presets import preset
 from isoflop.record import Record, Records
 from isoflop.study.ablation import of_params
@@ -66,57 +68,82 @@ def test_noise_hides_the_start_of_scaling() -> None:
 # rate
 
 
-def sweep(shift: float, *, noise: float = 1e-4, seeds: int = 3, edge: bool = False) -> Records:
-    """The best rate of each width moves by a factor width^-shift; wider is better."""
+def sweep(
+    shift: float, *, noise: float = 1e-4, seeds: int = 3, edge: bool = False, kinds: tuple = ("standard",)
+) -> Records:
+    """The best rate of each shape moves by a factor width^-shift under standard, and not at all otherwise."""
     rng, runs = np.random.default_rng(1), []
-    for width, depth in ((16, 2), (64, 2), (128, 2), (16, 8)):
-        best = (0.005 if not edge else 5.0) * (width / 16 * depth / 2) ** -shift
-        for lr in (0.00125, 0.0025, 0.005, 0.01, 0.02):
-            for seed in range(seeds):
-                loss = 3 - 0.1 * np.log(width * depth) + 0.1 * np.log(lr / best) ** 2
-                runs.append(
-                    record(
-                        float(loss + noise * rng.standard_normal()), d_model=width, num_layers=depth, lr=lr, seed=seed
-                    )
-                )
+    for kind in kinds:
+        for width, depth in ((16, 2), (64, 2), (128, 2), (16, 8)):
+            moved = shift if kind == "standard" else 0.0
+            best = (0.005 if not edge else 5.0) * (width / 16 * depth / 2) ** -moved
+            for lr in (0.00125, 0.0025, 0.005, 0.01, 0.02):
+                for seed in range(seeds):
+                    loss = 3 - 0.1 * np.log(width * depth) + 0.1 * np.log(lr / best) ** 2
+                    made: dict = {
+                        "d_model": width,
+                        "num_layers": depth,
+                        "lr": lr,
+                        "seed": seed,
+                        "parametrization": kind,
+                    }
+                    runs.append(record(float(loss + noise * rng.standard_normal()), **made))
     return records(runs)
+
+
+def checked(kind: str, *passed: bool | None) -> list[Verdict]:
+    """A coordinate check along width, and along depth where there is a second answer."""
+    slopes: dict = {True: 0.05, False: 0.4, None: None}
+    return [
+        Verdict(parametrization=kind, axis=axis, slope=slopes[one], control=1.2, passed=one)  # type: ignore[arg-type]
+        for axis, one in zip(("width", "depth"), passed, strict=False)
+    ]
 
 
 def test_a_rate_that_carries_over_is_found() -> None:
     answer = rate(sweep(0.0))
-    assert answer.decided and "transfers: it costs" in answer.verdict and "wider is better there" in answer.verdict
-    assert all(item["regret"] < 0.02 for item in answer.numbers["parametrizations"][0]["shapes"])
-    assert "×8 width" in answer.verdict and "×4 depth" in answer.verdict
+    assert answer.decided and answer.verdict.startswith(
+        "standard: transfers: at most 0.000 nats lost, and wider is better"
+    )
+    base, *larger = answer.numbers["parametrizations"][0]["sizes"]
+    assert base["between"] is None and all(size["regret"] < 0.02 and size["between"][0] == 0 for size in larger)
+    assert "×4 width" in answer.verdict and "×8 width" in answer.verdict and "×4 depth" in answer.verdict
 
 
 def test_a_rate_that_moves_is_found() -> None:
     answer = rate(sweep(0.5))
-    assert "does not transfer" in answer.verdict
-    regret = {
-        (item["d_model"], item["num_layers"]): item["regret"]
-        for item in answer.numbers["parametrizations"][0]["shapes"]
-    }
+    assert answer.decided and "does not transfer" in answer.verdict
+    sizes = answer.numbers["parametrizations"][0]["sizes"]
+    regret = {(size["d_model"], size["num_layers"]): size["regret"] for size in sizes}
     assert regret[64, 2] == pytest.approx(0.1 * np.log(2) ** 2, abs=0.01)
+    assert "at least" in rate(sweep(1.2)).verdict
+
+
+def test_a_parametrization_is_read_only_where_its_coordinate_check_passes() -> None:
+    made = sweep(0.5, kinds=("standard", "mup", "completep"))
+    checks = [*checked("mup", True), *checked("completep", True, False)]
+    answer = rate(made, checks)
+    assert not answer.decided and "standard: does not transfer" in answer.verdict
+    assert "mup: transfers" in answer.verdict and "its coordinate check passes" in answer.verdict
+    assert "completep: refused, for its coordinate check does not pass" in answer.verdict
+    assert "depth +0.40 (control +1.20)" in answer.verdict
+    assert [row["gate"] for row in answer.numbers["parametrizations"]] == [True, True, False]
+    assert rate(made, [*checked("mup", True), *checked("completep", True, True)]).decided
+    assert "mup: refused, for its coordinate check was not made" in rate(made).verdict
+    assert "shows nothing, for the control does not grow" in rate(made, checked("mup", None)).verdict
 
 
 def test_a_rate_at_the_edge_is_not_decided() -> None:
     answer = rate(sweep(0.0, edge=True))
-    assert not answer.decided and "is the last one tried" in answer.verdict
-    assert rate(sweep(0.0, seeds=1, noise=0)).numbers["parametrizations"][0]["shapes"][0]["low"] is None
+    assert not answer.decided and "the base model is best at the last rate tried" in answer.verdict
+    once = rate(sweep(0.0, seeds=1, noise=0))
+    assert once.numbers["parametrizations"][0]["sizes"][1]["between"] is None
+    assert "one seed of each, so noise is not known" in once.verdict
 
 
-def test_a_transfer_needs_shapes_and_rates() -> None:
-    runs = sweep(0.0, seeds=1).runs
-    with pytest.raises(ValueError, match="only d_model 16 was trained"):
-        rate(records([run for run in runs if run.id.startswith("d16-l2")]))
-    with pytest.raises(ValueError, match="has 2 rates"):
-        rate(records([run for run in runs if run.config["optim"]["lr"] < 0.004]))
-    with pytest.raises(ValueError, match="was not trained at every rate of the base"):
-        rate(
-            records([run for run in runs if (run.config["optim"]["lr"], run.config["model"]["d_model"]) != (0.02, 64)])
-        )
-    with pytest.raises(ValueError, match="two runs have rate"):
-        rate(records([*runs, runs[0]]))
+def test_a_transfer_needs_runs_of_ours() -> None:
+    with pytest.raises(ValueError, match=r"does not say its optim\.lr; the question needs runs that isoflop trained"):
+        rate(without_config(sweep(0.0)))
 
 
 # aspect
@@ -283,7 +310,8 @@ def test_the_critical_batch_comes_back() -> None:
         assert row["critical"] == pytest.approx(2000, rel=0.2) and row["known"]
         assert row["low"] < 2100 and row["high"] > 1900
     at = answer.numbers["targets"][0]["tokens"]
-    assert critical_batch(answer, at) == pytest.approx(2000, rel=0.2)
+    given = critical_batch(answer, at)
+    assert given.value == pytest.approx(2000, rel=0.2) and given.low < given.value < given.high
     with pytest.raises(ValueError, match="more than ×4 outside what was measured"):
         critical_batch(answer, 20 * at)
 
@@ -310,9 +338,28 @@ def test_a_rate_at_the_edge_leaves_the_batch_open() -> None:
     assert answer.numbers["edges"] == [256.0, 512.0, 1024.0, 2048.0, 4096.0]
 
 
-def test_a_logged_noise_scale_is_told() -> None:
-    runs = [replace(run, measured={**run.measured, "noise_scale": 1800.0}) for run in batches(2000.0, 1e-3).runs]
-    assert "the gradient noise scale there is 1800 tokens" in batch(records(runs)).verdict
+def test_a_best_rate_at_the_edge_by_noise_alone_is_not_open() -> None:
+    flat = [run for run in batches(2000.0, 1e-3).runs if run.config["optim"]["lr"] > 0.003]
+    near = [replace(run, loss=run.loss - 0.04 * (run.config["optim"]["lr"] > 0.005)) for run in flat]
+    more = [record(run.loss, **_again(run, 0.02)) for run in flat if run.config["optim"]["lr"] > 0.005]  # type: ignore[arg-type]
+    assert batch(records([*near, *more])).numbers["edges"] == []
+
+
+def _again(run: Record, lr: float) -> dict:
+    return {"batch_size": run.config["train"]["batch_size"], "tokens": int(run.tokens), "lr": lr, "d_model": 16}
+
+
+def test_a_logged_noise_scale_is_told_along_the_run() -> None:
+    runs = []
+    for run in batches(2000.0, 1e-3).runs:
+        last = 1700.0 + run.config["train"]["batch_size"]
+        along = [300.0, 900.0, 1300.0, last if run.config["optim"]["lr"] == 0.005 else 9000.0]
+        runs.append(replace(run, measured={**run.measured, "noise_scales": along}))
+    answer = batch(records(runs))
+    assert "ends at 1716 tokens (1704 to 1764 over 5 batches)" in answer.verdict
+    assert answer.measured[-1].endswith("of runs of 2.62e+06 tokens: 300, 900, 1300, 1716 tokens")
+    unlogged = [replace(run, measured={**run.measured, "noise_scales": None}) for run in runs]
+    assert batch(records(unlogged)).numbers["noise_scale"] is None
 
 
 # epochs
@@ -343,6 +390,36 @@ def test_the_turn_and_the_worth_of_a_repeated_token_come_back() -> None:
     assert law["status"] == "identified" and law["value"] == pytest.approx(10, rel=0.1) and law["low"] < law["high"]
     best = {item["pool"]: item for item in answer.numbers["best"]}
     assert best[100_000]["epochs"] == 8.0 and best[400_000]["open"][0] == "epochs"
+    assert "for 4e+05 unique tokens are not within these runs" in answer.verdict
+
+
+def test_the_best_size_and_epochs_have_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("isoflop.study.questions.epochs")  # the package's own name is the function
+    monkeypatch.setattr(module, "_law", lambda *_: {"status": "refused", "reason": "not asked for", "runs": 0})
+    made = corpus(8.0)
+    wide = [
+        replace(
+            run,
+            loss=run.loss + 0.2 * (run.config["model"]["d_model"] == 40) - 0.1 * (run.config["model"]["d_model"] == 24),
+        )
+        for run in made.runs
+    ]
+    best = epochs(records(wide), replicates=10).numbers["best"][0]
+    low, high = best["N_between"]
+    assert low < best["N"] < high and best["open"] == []
+    low, high = best["epochs_between"]
+    assert low <= 4.0 < 16.0 <= high and best["half"] == pytest.approx(0.03 / np.sqrt(2))
+    flat = [
+        replace(run, loss=run.loss - 0.005 * (run.config["model"]["d_model"] == 24)) for run in corpus_of_sizes_alike()
+    ]
+    assert "no end within these runs" in epochs(records(flat), replicates=10).verdict
+
+
+def corpus_of_sizes_alike() -> list[Record]:
+    """Loss by epochs alone."""
+    runs = [run for run in corpus(8.0).runs if run.config["data"]["train_tokens"] == 100_000]
+    like = {run.tokens: run.loss for run in runs if run.config["model"]["d_model"] == 24}
+    return [replace(run, loss=like[run.tokens]) for run in runs]
 
 
 def test_a_loss_that_never_turns_is_told() -> None:

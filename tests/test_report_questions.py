@@ -17,7 +17,7 @@ def test_every_question_has_a_figure() -> None:
     ("name", "records", "lines"),
     [
         ("regime", lambda: made.grid(), 3),
-        ("rate", lambda: made.sweep(0.5), 5),
+        ("rate", lambda: made.sweep(0.5, kinds=("standard", "mup")), 3),
         ("aspect", lambda: made.shapes(1e-3), 4),
         ("heads", lambda: made.head_counts(0.03, 0.003), 2),
         ("heads-fixed", lambda: made.two_sweeps(0.2, 1e-3), 4),
@@ -31,3 +31,11 @@ def test_a_figure_shows_what_was_answered(name: str, records: object, lines: int
     assert ax.get_title() == SAID[name][0]
     assert len(ax.get_lines()) >= lines and ax.get_legend() is not None
     assert ax.get_xlabel() and ax.get_ylabel()
+
+
+def test_a_parametrization_whose_check_fails_is_drawn_hollow() -> None:
+    answer = QUESTIONS["rate"].answer(made.sweep(0.5, kinds=("standard", "mup")))
+    ax = DRAWINGS["rate"](answer, Figure().add_subplot())
+    shown = {str(line.get_label()): line.get_fillstyle() for line in ax.get_lines()}
+    assert shown["standard"] == "full" and shown[SAID["shut"][0].format(name="mup")] == "none"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["×4 width", "×8 width", "×4 depth"]

@@ -73,9 +73,20 @@ def test_the_forward_pass_has_the_papers_factors() -> None:
     assert few.head_size == 32 and forward_factors(few).attention == pytest.approx(8**0.5 / 32)
 
 
-@pytest.mark.parametrize(("name", "precision"), [("gpt", "fp32"), ("llama", "bf16"), ("gpt", "autocast")])
+@pytest.mark.parametrize(
+    ("name", "precision", "optimizer"),
+    [
+        ("gpt", "fp32", "adamw"),
+        ("llama", "bf16", "adamw"),
+        ("gpt", "autocast", "adamw"),
+        ("gpt", "fp32", "muon"),
+        ("llama", "bf16", "muon"),
+        ("gpt", "fp32", "sgd"),
+        ("llama", "bf16", "sgd"),
+    ],
+)
 def test_at_the_base_every_parametrization_is_the_standard_one_bit_for_bit(
-    make_run: Callable[..., Path], name: str, precision: str
+    make_run: Callable[..., Path], name: str, precision: str, optimizer: str
 ) -> None:
     shape = {**TINY, "vocab_size": 256, "context_length": 8}
     family = {f: getattr(preset(name, **shape), f) for f in ("position", "norm", "norm_gain", "norm_bias", "mlp")}
@@ -88,7 +99,12 @@ def test_at_the_base_every_parametrization_is_the_standard_one_bit_for_bit(
         carried = base.carried_over(parametrization, base)
         changes = {f: getattr(carried, f) for f in ("parametrization", "base_width", "base_depth", "base_head_size")}
         folder = make_run(
-            steps=2, batch_size=2, precision=precision, model={**shape, **family, **changes}, eval_every=9
+            steps=2,
+            batch_size=2,
+            precision=precision,
+            model={**shape, **family, **changes},
+            optim={"optimizer": optimizer},
+            eval_every=9,
         )
         record = train(folder)
         saved = load_required(folder).tensors

@@ -7,7 +7,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
@@ -17,6 +19,7 @@ from isoflop.report.words import Lang
 from isoflop.study.study import QuestionKind
 
 if TYPE_CHECKING:
+    from isoflop.law.transfer import Verdict
     from isoflop.record import Record, Records
     from isoflop.study.drive import Planned
     from isoflop.study.questions.answer import Answer
@@ -47,21 +50,28 @@ def answer(
     from isoflop.sources import read
     from isoflop.study.questions import QUESTIONS
     from isoflop.study.questions.batch import critical_batch
+    from isoflop.study.questions.rate import rate
 
     name = question or _asked(Path(folder))
     if at is not None and name != "batch":
         raise ValueError(f"at={at:g} asks for a critical batch, but the question is {name}; leave it out")
-    found = QUESTIONS[name].answer(_with_noise_scale(read(folder), Path(folder)))
+    made = read(folder)
+    if name == "rate":
+        found = rate(made, _checks(made, Path(folder), quiet=json))
+    else:
+        found = QUESTIONS[name].answer(_with_noise_scale(made, Path(folder)))
     given = None if at is None else critical_batch(found, at)
     parent = Path(folder) if Path(folder).is_dir() else Path(folder).parent
     path = parent / "figures" / f"{name}.png"
     write_bytes(path, picture(partial(DRAWINGS[name], found, lang=lang), lang))
     if json:
-        print(json_module.dumps({**found.to_dict(), "critical_batch": given, "figure": str(path)}))
+        critical = None if given is None else given._asdict()
+        print(json_module.dumps({**found.to_dict(), "critical_batch": critical, "figure": str(path)}))
         return
     print(_told(QUESTIONS[name].asks, found))
     if given is not None:
-        print(f"  at D = {at:g} tokens the critical batch is {given:.0f} tokens\n")
+        ends = f"{given.low:.0f} to {given.high:.0f}"
+        print(f"  at D = {at:g} tokens the critical batch is {given.value:.0f} tokens ({ends})\n")
     print(f"  drawn in {path}")
 
 
@@ -101,8 +111,20 @@ def _asked(folder: Path) -> QuestionKind:
     return asked
 
 
+def _checks(made: Records, folder: Path, *, quiet: bool) -> list[Verdict]:
+    """Return the coordinate check of the parametrizations that these runs compare, made here if it is not there."""
+    from isoflop.cli.transfer import progress
+    from isoflop.study.gate import gate
+
+    return gate(folder, made.runs, progress=partial(progress, quiet=quiet))
+
+
+QUARTERS = 4
+"""Parts of a run whose gradient noise scale is told."""
+
+
 def _with_noise_scale(records: Records, folder: Path) -> Records:
-    """Let each record know the mean gradient noise scale of the last quarter of its log, where it was logged."""
+    """Let each record know the median gradient noise scale of each quarter of its log, where it was logged."""
     return replace(records, runs=tuple(_noisy(run, folder / "runs" / run.id / "log.jsonl") for run in records.runs))
 
 
@@ -111,8 +133,12 @@ def _noisy(run: Record, log: Path) -> Record:
         return run
     lines = [json_module.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     values = [line["noise_scale"] for line in lines if line.get("noise_scale") is not None]
-    last = values[-max(1, len(values) // 4) :]
-    return replace(run, measured={**run.measured, "noise_scale": sum(last) / len(last)}) if last else run
+    if len(values) < QUARTERS:
+        return run
+    ends = [len(values) * k // QUARTERS for k in range(QUARTERS + 1)]
+    # medians: where the signal's average nears 0, single values are tens of times the rest
+    along = [median(values[start:end]) for start, end in pairwise(ends)]
+    return replace(run, measured={**run.measured, "noise_scales": along})
 
 
 def _told(asks: str, found: Answer) -> str:

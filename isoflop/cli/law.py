@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json as json_module
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +20,7 @@ GroupBy = Literal["group", "params", "tokens", "budget"]
 if TYPE_CHECKING:
     from isoflop.law.approaches import Comparison
     from isoflop.law.fit import Fit
+    from isoflop.record import Records
 
 
 def fit(
@@ -56,7 +60,6 @@ def fit(
     from isoflop.files import write_json
     from isoflop.law.approaches import DRAWS, approaches
     from isoflop.law.fit import fit as fit_law
-    from isoflop.law.lawful import lawful
     from isoflop.law.uncertainty import bootstrap as resample
     from isoflop.law.uncertainty import regroup
     from isoflop.sources import read
@@ -66,14 +69,15 @@ def fit(
     records = read(source, series=series, columns=columns)
     records = regroup(records if params_count is None else records.under(params_count), group)
     fitted = fit_law(records, law=law, objective=objective)
-    told = [f"predict, optimal, plan and next: {note}; fit takes all" for note in lawful(records, law=law)[1]]
-    if told:
-        fitted = replace(fitted, records=replace(fitted.records, notes=(*fitted.records.notes, *told)))
-    if bootstrap:
-        fitted = resample(fitted, replicates=bootstrap, seed=seed)
-    budget = BEYOND * float(records.C.max()) if target is None else target
-    curves, draws = read_curves(source, records), min(DRAWS, bootstrap)
-    found = approaches(records, fitted, budget, curves=curves, draws=draws, seed=seed)
+    fitted = replace(fitted, records=_noted(records, law))
+    with _bar(quiet=json) as step:
+        if bootstrap:
+            step(f"{bootstrap} draws of {len(records)} runs")
+            fitted = resample(fitted, replicates=bootstrap, seed=seed)
+        step("four approaches")
+        budget = BEYOND * float(records.C.max()) if target is None else target
+        curves, draws = read_curves(source, records), min(DRAWS, bootstrap)
+        found = approaches(records, fitted, budget, curves=curves, draws=draws, seed=seed)
     result = _as_dict(fitted, found)
     path = Path(out) if out else _beside(Path(source))
     write_json(path, fitted.to_dict())
@@ -84,6 +88,19 @@ BEYOND = 10.0
 """The approaches are compared at this factor beyond the largest run, where they begin to part."""
 
 
+@contextmanager
+def _bar(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal what is computed and for how long; how long it will take depends on the runs."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    hidden = quiet or not sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda said: bar.update(task, description=said)
+
+
 def _checked(bootstrap: int, target: float | None) -> None:
     from isoflop.law.uncertainty import check_draws
     from isoflop.record import of_a_run
@@ -91,6 +108,14 @@ def _checked(bootstrap: int, target: float | None) -> None:
     check_draws("--bootstrap", bootstrap)
     if target is not None:
         of_a_run(f"--target {target:g} FLOPs", target)
+
+
+def _noted(records: Records, law: str) -> Records:
+    """Say which of the runs other commands leave out."""
+    from isoflop.law.lawful import lawful
+
+    told = (f"predict, optimal, plan and next: {note}; fit takes all" for note in lawful(records, law=law)[1])
+    return replace(records, notes=(*records.notes, *told))
 
 
 def _beside(source: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_module
 import math
 from collections import Counter
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,29 @@ if TYPE_CHECKING:
     from isoflop.law.fit import Fit
     from isoflop.record import Records
 
-PLACES = frozenset({"val", "tokenizer_file", "device", "eval_every", "log_every", "checkpoint_every", "keep_last"})
+PLACES = frozenset(
+    {"val", "tokenizer_file", "device", "eval_every", "log_every", "checkpoint_every", "keep_last", "trackers"}
+)
 """Fields that say where and how often a run writes, which whoever pastes the command decides; data is needed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Going:
+    """How far rounds of runs go."""
+
+    rounds: int = 3
+    """Rounds that --flops are split over."""
+    until_width: float | None = None
+    """Stop when the forecast's 90 % interval lies within ± this part of the loss, such as 0.02; None: go on."""
+    workers: int | None = None
+    """Runs at once; None: one a GPU or a core."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or (self.until_width is not None and not self.until_width > 0):
+            raise ValueError(f"rounds={self.rounds} must be 1 or more, and until_width={self.until_width} above 0")
+
+
+GOING = Going()
 
 
 def next_runs(
@@ -41,13 +62,16 @@ def next_runs(
     params_count: Count | None = None,
     series: str | None = None,
     columns: Columns = GUESSED,
+    run: bool = False,
+    going: Going = GOING,
     json: bool = False,
 ) -> None:
     """Choose the runs to train next: those that tell most, for their FLOPs, of losses ahead and of the optimal size.
 
     The first run is a far one, which could contradict the law. The others are chosen greedily; runs that branch from
     a trunk of SOURCE (its column or field `group`) cost only what the trunk lacks. Of a study of ours each run comes
-    with the command that trains it by the same recipe.
+    with the command that trains it by the same recipe; `--run` trains them in the study's folder, fits again and
+    proposes again, until --flops are spent. What is done is never redone: the same command goes on.
 
     Args:
         source: The runs so far: a study's folder, a table, or a fit.json.
@@ -56,34 +80,49 @@ def next_runs(
         target: FLOPs of the forecast that they should improve; None: ten times the largest run, the new ones included.
         overhead: FLOPs that a run costs beside its own; None: a three-hundredth of --flops.
         noise: Standard deviation of ln loss between equal runs; None: from the residuals of the fit.
-        smallest: Fewest FLOPs of a run; None: those of the smallest run of SOURCE.
+        smallest: Fewest FLOPs of a run; None: a quarter of SOURCE's smallest, if its cheapest runs keep to the law.
         most: Most runs; None: as many as the FLOPs pay for.
         params_count: How N is counted in own runs, or what the N of a table means; None: as the source says.
         series: The series of a table that holds several.
         columns: Which columns mean what, where their names do not tell.
-        json: Print the advice as JSON.
+        run: Train the runs, in rounds: SOURCE is a study's folder, and --flops pay for all its rounds together.
+        going: How far rounds go.
+        json: Print the advice as JSON; of rounds, one object each.
     """
     from isoflop.law.advise import advise
 
     if law not in LAWS:
         raise ValueError(f"--law {law} is not known; choose one of {', '.join(LAWS)}")
+    given = (target, overhead, noise, smallest, most)
+    wishes: dict[str, Any] = dict(zip(("target", "overhead", "noise", "smallest", "most"), given, strict=True))
+    if run:
+        if params_count not in (None, "compute") or series is not None or columns != GUESSED:
+            raise ValueError("--run counts N as compute, and a study has no columns; leave these options out")
+        from isoflop.cli.rounds import run_rounds
+
+        return run_rounds(Path(source), going, allowance=flops, law=law, json=json, **wishes)
+    if going != GOING:
+        raise ValueError("--rounds, --until-width and --workers belong to --run; add it, or leave them out")
     basis = basis_of(source, None, count=params_count, series=series, columns=columns, form=law, bootstrap=0)
     fit = basis.fit
     assert fit is not None
-    told = advise(fit, flops, target=target, overhead=overhead, noise=noise, smallest=smallest, most=most)
+    told = advise(fit, flops, **wishes)
+    _tell(told, fit, basis.notes, _out(source), json=json)
+
+
+def _tell(told: Advice, fit: Fit, notes: tuple[str, ...], out: str, *, json: bool) -> None:
     recipe = _recipe(fit.records)
     if recipe is not None:
-        told = replace(told, runs=tuple(_real(run, fit, recipe) for run in told.runs))
-    out = _out(source)
+        told = replace(told, runs=tuple(_real(one, fit, recipe) for one in told.runs))
     if json:
         seeds: Counter[Run] = Counter()
         rows = []
-        for run in told.runs:
-            rows.append({**asdict(run), **_trained(run, fit.records, recipe, out, f"{seeds[run]}")})
-            seeds[run] += 1
+        for one in told.runs:
+            rows.append({**asdict(one), **_trained(one, fit.records, recipe, out, f"{seeds[one]}")})
+            seeds[one] += 1
         print(json_module.dumps({**asdict(told), "runs": rows}))
     else:
-        print(_advice(told, fit, recipe, out, basis.notes))
+        print(_advice(told, fit, recipe, out, notes))
 
 
 def _out(source: str) -> str:

@@ -43,6 +43,7 @@ def plan(
     """
     from isoflop.data.tokens import open_configured
     from isoflop.study import drive, estimate
+    from isoflop.study.timeline import write_planned
 
     folder = Path(out or (file if file and Path(file).is_dir() else study.name))
     study = with_tokens(study, folder)
@@ -65,6 +66,8 @@ def plan(
         "wall_seconds": wall,
         "price": money,
     }
+    if wall is not None and not target:
+        write_planned(folder, wall)
     if json:
         print(json_module.dumps({"runs": [estimate.to_row(run) for run in priced], "total": total}))
         return

@@ -62,9 +62,11 @@ def run(
         slurm: What Slurm is asked for.
         ray: What Ray is asked for.
     """
+    from isoflop.lm.tracker import check_trackers
     from isoflop.study import drive
     from isoflop.study.ledger import Ledger
 
+    check_trackers(study.train.trackers)
     launch = _executor(executor, slurm=slurm, ray=ray)
 
     folder = Path(out or (file if file and Path(file).is_dir() else study.name))
@@ -78,7 +80,7 @@ def run(
     ledger = Ledger(folder, study)
     for wave in [drive.plan(study, folder, targets=True)] if target else drive.waves(study, folder):
         planned += wave
-        with _display(wave, quiet=json) as show:
+        with display(wave, quiet=json) as show:
             waits: dict[str, Any] = {"workers": workers, "patience": patience, "ledger": ledger}
             failures += drive.drive(wave, executor=launch, **waits, on_event=show)
     _report(folder, planned, failures, vary=study.vary, json=json)
@@ -166,6 +168,7 @@ def status(folder: Positional[str], *, json: bool = False) -> None:
         json: Print one JSON object a run.
     """
     from isoflop.study import drive, ledger
+    from isoflop.study.timeline import read_planned, read_stretches, timeline, told
 
     study = drive.open_study(Path(folder))
     planned = drive.plan(study, Path(folder))
@@ -174,6 +177,8 @@ def status(folder: Positional[str], *, json: bool = False) -> None:
         print(_told(Path(folder), planned, records, study.vary))
         larger = drive.plan(study, Path(folder), targets=True) if study.target_flops is not None else []
         print(ledger.told(ledger.Ledger(Path(folder), study).balance({**records, **drive.records(larger)})))
+        if times := timeline(read_stretches(Path(folder))):
+            print(told(times, read_planned(Path(folder)) if len(records) == len(planned) else None))
         return
     for run in planned:
         record = records.get(run.folder)
@@ -237,7 +242,7 @@ def with_tokens(study: Study, folder: Path) -> Study:
 
 
 @contextmanager
-def _display(planned: Sequence[Planned], *, quiet: bool) -> Iterator[Callable[[Event], None]]:
+def display(planned: Sequence[Planned], *, quiet: bool) -> Iterator[Callable[[Event], None]]:
     """Show the study live: share of its FLOPs done, time left, the runs under way with their loss, the last results."""
     from rich.console import Console
     from rich.progress import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json as json_module
 import os
 import signal
@@ -171,7 +172,9 @@ def _new_run(data: DataConfig, model: ModelConfig, optim: OptimConfig, train: Tr
         )
     from isoflop.data.tokens import open_configured, open_stream
     from isoflop.flops import train_steps
+    from isoflop.lm.tracker import check_trackers
 
+    check_trackers(train.trackers)
     tokens = open_configured(data, vocab_size=model.vocab_size)
     train_steps(model, train, train_tokens=tokens.train_tokens)
     config = RunConfig(model=model, data=data, optim=optim, train=train, data_sha256=tokens.fingerprint)
@@ -233,12 +236,10 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
 
 
 def _train_shown(folder: Path, *, quiet: bool) -> Record:
-    from isoflop.lm.kernels import measure_peak_flops
     from isoflop.lm.train import train as train_run
 
     done = (folder / "record.json").exists()
-    peak = 0.0 if quiet or done else measure_peak_flops()
-    with stop_on_signal() as should_stop, _bar(folder, peak, quiet=quiet or done) as show:
+    with stop_on_signal() as should_stop, _bar(folder, quiet=quiet or done) as show:
         record = train_run(folder, on_progress=show, on_start=_tell_start, should_stop=should_stop)
     if record is None:
         print(f"isoflop: checkpoint saved; `isoflop train {folder}` goes on", file=sys.stderr)
@@ -259,15 +260,17 @@ def _tell_start(run: Run) -> None:
 
 
 @contextmanager
-def _bar(folder: Path, peak: float, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+def _bar(folder: Path, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
     """Show progress: loss, perplexity, speed, share of this machine's fp32 peak (MFU), memory, time left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     from isoflop.flops import compute
+    from isoflop.lm.kernels import measure_peak_flops
 
     per_token = compute(read_run(folder).model)
+    peak = functools.cache(measure_peak_flops)  # a tenth of a second, not spent before the first step
     words = TextColumn("{task.fields[said]}")
     # narrow enough that the time left is seen on a terminal of 80 columns
     columns = (BarColumn(bar_width=6), MofNCompleteColumn(), words, TimeRemainingColumn(compact=True))
@@ -275,10 +278,11 @@ def _bar(folder: Path, peak: float, *, quiet: bool) -> Iterator[Callable[[Progre
         task = bar.add_task(folder.name, total=None, said="")
 
         def show(now: Progress) -> None:
-            mfu = f" · MFU {now.tokens_per_second * per_token / peak:.0%}" if peak else ""
+            if quiet:
+                return
             said = (
-                f"loss {now.loss:.3f} · ppl {now.perplexity:.4g} · {now.tokens_per_second / 1e3:.3g}k tok/s"
-                f"{mfu} · {now.memory_bytes / 1e9:.2f} GB"
+                f"loss {now.loss:.3f} · ppl {now.perplexity:.4g} · {now.tokens_per_second / 1e3:.3g}k tok/s · "
+                f"MFU {now.tokens_per_second * per_token / peak():.0%} · {now.memory_bytes / 1e9:.2f} GB"
             )
             bar.update(task, completed=now.step, total=now.steps, said=said)
 

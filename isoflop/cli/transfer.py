@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isoflop.architecture import BASES, ParametrizationKind
+from isoflop.architecture import ParametrizationKind
 from isoflop.config import DataConfig, OptimConfig, RunConfig, TrainConfig
+from isoflop.law.transfer import CHECKED_OPTIM, CHECKED_TRAIN
 from isoflop.presets import PresetName
 from isoflop.presets import preset as preset_model
 from isoflop.report.words import Lang
@@ -20,10 +21,6 @@ from isoflop.report.words import Lang
 if TYPE_CHECKING:
     from isoflop.law.transfer import Coordinates, Transfer, Verdict
     from isoflop.study.drive import Planned
-
-CHECKED_RATE = 0.01
-"""Large: at the default widths the control's activations grow faster than d_model^2 within five updates."""
-FLAT_RATE = OptimConfig(lr=CHECKED_RATE, lr_width=None, schedule="constant", warmup_steps=0, warmup_fraction=0.0)
 
 
 def coordcheck(
@@ -39,8 +36,8 @@ def coordcheck(
     lang: Lang = "en",
     json: bool = False,
     data: DataConfig = DataConfig(val_tokens=1),  # noqa: B008 - frozen, as the next three
-    optim: OptimConfig = FLAT_RATE,
-    train: TrainConfig = TrainConfig(steps=6, batch_size=4),  # noqa: B008
+    optim: OptimConfig = CHECKED_OPTIM,
+    train: TrainConfig = CHECKED_TRAIN,
 ) -> None:
     """Check that activations keep their size as a model grows: `isoflop coordcheck --data T`.
 
@@ -153,7 +150,7 @@ def _trained(planned: Sequence[Planned], workers: int | None, *, quiet: bool) ->
     from isoflop.study.drive import drive
 
     todo = [one for one in planned if one.record is None]
-    with _bar(len(todo), quiet=quiet or not todo) as advance:
+    with progress(len(todo), quiet=quiet or not todo) as advance:
         lost = drive(planned, workers=workers, on_event=lambda event: advance() if event.kind in _ENDS else None)
     for event in lost:
         print(f"isoflop: {event.run.name} {event.kind}: {event.reason}", file=sys.stderr)
@@ -191,22 +188,19 @@ def _measured(
     quiet: bool,
 ) -> list[Coordinates]:
     """Measure each parametrization along the axes that it takes care of, and the control along all."""
-    from isoflop.lm.coordinates import measure
+    from isoflop.lm.coordinates import measure, tasks
 
     base = replace(run, model=replace(run.model, d_model=widths[0], num_layers=(*depths, run.model.num_layers)[0]))
-    names: list[ParametrizationKind] = list(dict.fromkeys(("standard", *parametrization)))
-    tasks: list[tuple[ParametrizationKind, Any, tuple[int, ...]]] = [(name, "width", widths) for name in names]
-    deep: list[ParametrizationKind] = [name for name in names if "base_depth" in BASES[name]]
-    tasks += [(name, "depth", depths) for name in ("standard", *deep) if deep and len(depths) > 1]
-    checked = []
-    with _bar(sum(len(sizes) for *_, sizes in tasks) * seeds, quiet=quiet) as advance:
-        for name, axis, sizes in tasks:
+    todo, checked = tasks(parametrization, widths, depths), []
+    with progress(sum(len(sizes) for *_, sizes in todo) * seeds, quiet=quiet) as advance:
+        for name, axis, sizes in todo:
             checked.append(measure(base, name, axis, sizes, seeds=seeds, on_run=advance))
     return checked
 
 
 @contextmanager
-def _bar(runs: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
+def progress(runs: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """Show how many runs are done; what is given back is called after each."""
     from rich.console import Console
     from rich.progress import Progress
 

@@ -112,5 +112,8 @@ def with_repetition(basis: Basis) -> Basis:
         own = fit_law(lawful(runs, law=REPEATED)[0], law=REPEATED)
     except ValueError as reason:
         return replace(basis, notes=(*basis.notes, f"the runs do not tell how repeated tokens fade: {reason}"))
+    if own.parameters["R_D"].status != "identified":
+        open_ = f"the runs leave R*_D, how fast repeated tokens fade, open (a fit says {own.values['R_D']:.3g})"
+        return replace(basis, notes=(*basis.notes, open_))
     faded = {name: own.values[name] for name in ("R_D", "R_N") if own.parameters[name].status == "identified"}
     return replace(basis, faded=faded)

@@ -96,7 +96,7 @@ class Knowledge:
 
 def residual_noise(fit: Fit) -> float:
     """Standard deviation of ln L about the fit, for the parameters that were fitted; never below two seeds' own."""
-    residual = _residuals(fit)
+    residual = residual_of(fit)
     free = max(1, len(residual) - len(fit.parameters))
     return max(LEAST_SCALE, float(np.sqrt((residual**2).sum() / free)))
 
@@ -104,7 +104,7 @@ def residual_noise(fit: Fit) -> float:
 def trunk_share(fit: Fit) -> float:
     """Return the part of the noise's variance that branches of one trunk share, by one-way analysis of variance."""
     index = groups(fit.records)
-    residual = _residuals(fit)
+    residual = residual_of(fit)
     sizes = np.bincount(index)
     several = sizes > 1
     if not several.any():
@@ -117,7 +117,8 @@ def trunk_share(fit: Fit) -> float:
     return float(min(0.95, between / (between + inside))) if between + inside > 0 else 0.0
 
 
-def _residuals(fit: Fit) -> Floats:
+def residual_of(fit: Fit) -> Floats:
+    """ln L of the runs over that of the fit."""
     records = fit.records
     U = records.U if "U" in LAWS[fit.law].variables else None
     at: Value = LAWS[fit.law].loss(fit.values, N=records.N, D=records.D, U=U)

@@ -171,6 +171,20 @@ def _slopes(
     return E + power, {"E": E, **slopes}
 
 
+def _kaplan_slopes(N: Value, D: Value, *, Nc: Value, Dc: Value, alpha: Value, beta: Value) -> Slopes:
+    ln_n = np.log(Nc / N)
+    n, d = np.exp(alpha / beta * ln_n), Dc / D
+    value = (n + d) ** beta
+    outer = value / (n + d)
+    across = alpha * ln_n * n * outer
+    return value, {
+        "Nc": alpha * n * outer,
+        "Dc": beta * d * outer,
+        "alpha": across,
+        "beta": beta * np.log(n + d) * value - across,
+    }
+
+
 def _symmetric_slopes(N: Value, D: Value, *, E: Value, A: Value, B: Value, alpha: Value) -> Slopes:
     value, slopes = _slopes(N, D, E=E, A=A, B=B, alpha=alpha, beta=alpha)
     return value, {"E": E, "A": slopes["A"], "B": slopes["B"], "alpha": slopes["alpha"] + slopes["beta"]}
@@ -191,6 +205,7 @@ def _terms(p: Values) -> Terms:
         "Dc": s["D"] * s["L"] ** (1 / p["beta"]),
     },
     terms=lambda p: Terms(p["Nc"] ** (p["alpha"] / p["beta"]), p["alpha"] / p["beta"], p["Dc"], 1.0),
+    slopes=_kaplan_slopes,
     Nc=(0.01, 10),
     Dc=(0.01, 10),
     alpha=(0.05, 0.5),

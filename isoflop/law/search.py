@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from isoflop.law.solve import BLOCK, Problem, Solution, residuals, solve, starts
+from isoflop.law.solve import Problem, Solution, residuals, solve, starts
 
 AGREE = 1e-7
 """Objectives nearer than this part of themselves, or than 1e-15 a run, are one optimum."""
@@ -21,6 +21,14 @@ BESIDE = (0.5, 0.2)
 """How far beside its optimum a replicate starts again, in standard deviations of all optima along their valley."""
 RARE = 0.02
 """Where fewer replicates than this part gain by starting again, only they go on."""
+AGAIN = 3
+"""An optimum that so many fresh starts have reached is taken for the best."""
+VALLEYS = 6
+"""Other valleys that a replicate visits."""
+EASY = 0.9
+"""Where more than this part of the scouts' starts reach their best, replicates need few fresh starts."""
+SAME_LEAST = 1e-6
+"""Starts whose objectives differ by less than this part have reached the same optimum, or its neighbour at a kink."""
 
 
 def search(problem: Problem, count: int) -> Solution:
@@ -56,25 +64,68 @@ def search_replicates(problem: Problem, theta: Float64[np.ndarray, "1 params"], 
     of weights and costs, so every replicate can choose among hundreds: the cheapest optimum, and the cheapest that is
     unlike it; again for as long as others have found what is better for it; then from points to either side of its
     optimum. Where a scout finds what lies beyond
-    `theta`, all replicates descend from `count` fresh starts, too.
+    `theta`, all replicates descend from fresh starts, too, until one has reached what is best; where the scouts' starts
+    disagree, until AGAIN have, for POOL of the replicates, from whom the others learn.
     """
     batch = len(problem.weights)
     scouts = np.arange(0, batch, max(1, batch // SCOUTS))[:SCOUTS]
     fresh = starts(problem.law, count // 2)
     found = solve(problem.take(np.tile(scouts, len(fresh))), np.repeat(fresh, len(scouts), axis=0)[None])
-    least = found.objective.reshape(len(fresh), -1).min(0)
+    objectives = found.objective.reshape(len(fresh), -1)
+    least = objectives.min(0)
+    easy = (objectives <= least * (1 + SAME_LEAST) + _rounding(problem)).mean() > EASY
     led = solve(problem.take(scouts), np.repeat(theta, len(scouts), axis=0)[None])
     pool = np.concatenate([theta, found.theta, led.theta])
     best = solve(problem, np.stack([np.repeat(theta, batch, axis=0), *_two(pool, problem)]))
-    if (led.objective > least * (1 + AGREE) + _rounding(problem)).any():
-        size = max(1, BLOCK // len(problem.ln_loss))
-        for rows in np.split(np.arange(batch), range(size, batch, size)):
-            start = np.repeat(starts(problem.law, count)[:, None], len(rows), axis=1)
-            _accept(best, rows, solve(problem.take(rows), start))
+    if not easy or (led.objective > least * (1 + AGREE) + _rounding(problem)).any():
+        _start_afresh(problem, best, 1 if easy else AGAIN, count if easy else 2 * count)
     _exchange(problem, best)
     _beside(problem, best)
     _exchange(problem, best)
+    sample = np.arange(0, batch, max(1, batch // POOL))
+    if _visit(problem, best, sample) > RARE and len(sample) < batch:
+        _visit(problem, best, np.setdiff1d(np.arange(batch), sample))
     return best
+
+
+def _visit(problem: Problem, best: Solution, rows: Int64[np.ndarray, "rows"]) -> float:
+    """Start these replicates from the cheapest of the optima in each other valley; return the part that gained."""
+    asked, before = rows, best.objective[rows]
+    for _ in range(ROUNDS):
+        pool = best.theta[:: max(1, len(best.theta) // POOL)]
+        now = best.objective[rows]
+        costs = problem.weights[rows] @ _costs(problem, pool).T
+        near = [best.theta[rows]]
+        for _ in range(VALLEYS):
+            away = np.abs(near[-1][:, None] - pool).max(2) > UNLIKE
+            costs = np.where(away, costs, np.inf)
+            there = np.asarray(np.isfinite(costs).any(1))
+            near.append(np.where(there[:, None], pool[costs.argmin(1)], near[-1]))
+            some = np.flatnonzero(there)
+            if not len(some):
+                break
+            _accept(best, rows[some], solve(problem.take(rows[some]), near[-1][None, some]))
+        rows = rows[np.asarray(best.objective[rows] < now * (1 - AGREE) - _rounding(problem))]
+        if not len(rows):
+            break
+    return float((best.objective[asked] < before * (1 - AGREE) - _rounding(problem)).mean())
+
+
+def _start_afresh(problem: Problem, best: Solution, again: int, count: int) -> None:
+    """Start each replicate afresh until so many starts have reached its best, at most `count` times."""
+    rows, points = np.arange(len(problem.weights)), starts(problem.law, count)
+    hits = np.zeros(len(rows), dtype=np.int64)
+    while len(points) and len(rows):
+        now, points = np.split(points, [max(1, SCOUTS // len(rows))])
+        # a row for each start, so that none stops where it meets another
+        found = solve(problem.take(np.tile(rows, len(now))), np.repeat(now, len(rows), axis=0)[None])
+        for part in range(0, len(found.objective), len(rows)):
+            one = Solution(*(column[part : part + len(rows)] for column in found))
+            same = SAME_LEAST * best.objective[rows] + _rounding(problem)
+            hits[rows[one.objective < best.objective[rows] - same]] = 0
+            _accept(best, rows, one)
+            hits[rows[one.objective <= best.objective[rows] + same]] += 1
+        rows = rows[hits[rows] < again]
 
 
 def _beside(problem: Problem, best: Solution) -> None:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
+import torch
 from torch import Tensor
 
-from isoflop.files import read_json, sha256, sync_folder, write_bytes, write_json
+from isoflop.files import read_json, replacing, sha256, sync_folder, write_bytes, write_json
 
 Tensors = Mapping[str, Mapping[str, Tensor]]
 log = logging.getLogger(__name__)
 
 MANIFEST, STATE, WEIGHTS = "manifest.json", "state.json", ".safetensors"
 
+# by the names of the safetensors format (github.com/huggingface/safetensors)
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "I64": torch.int64, "U8": torch.uint8}
 AGAIN = "-again"
 """Ends the name of a checkpoint that takes the place of one of the same step."""
 
@@ -64,22 +67,52 @@ def save(run: Path, checkpoint: Checkpoint, *, keep_last: int, keep_steps: Colle
     return final
 
 
-def packed(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
-    """Yield the content of each file of tensors, by its name."""
+def packed(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterator[Any]]]:
+    """Yield each file of tensors by its name, as pieces that make a safetensors file: nothing is in memory twice."""
     for name, tensors in checkpoint.tensors.items():
-        # parameters are views of one buffer, which safetensors refuses to write: copy them out
-        whole = {key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}
-        yield name, safetensors.torch.save(whole)
+        yield name, _pieces(tensors)
+
+
+def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[Any]:
+    """Yield a safetensors file: the length of its header, the header, and the tensors, widest numbers first."""
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    header, start = dict[str, Any](), 0
+    for key, tensor in ordered:
+        end = start + tensor.nbytes
+        header[key] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for _, tensor in ordered:
+        yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+
+
+def _unpacked(content: bytearray) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file as views of its content."""
+    begin = 8 + int.from_bytes(content[:8], "little")
+    tensors = {}
+    for key, entry in json.loads(content[8:begin]).items():
+        if key != "__metadata__":
+            shape, (start, _) = entry["shape"], entry["data_offsets"]
+            flat = torch.frombuffer(content, dtype=DTYPES[entry["dtype"]], count=math.prod(shape), offset=begin + start)
+            tensors[key] = flat.view(shape)
+    return tensors
 
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:
     state = {"step": checkpoint.step, **checkpoint.state}
     manifest = {STATE: _digest(data := json.dumps(state, indent=2, allow_nan=False).encode())}
     write_bytes(folder / STATE, data)
-    for name, data in packed(checkpoint):
+    for name, pieces in packed(checkpoint):
         # of the bytes in memory: a disk that returns others is then found out
-        manifest[name + WEIGHTS] = _digest(data)
-        write_bytes(folder / (name + WEIGHTS), data)
+        digest = hashlib.sha256()
+        with replacing(folder / (name + WEIGHTS)) as file:
+            for piece in pieces:
+                digest.update(piece)
+                file.write(piece)
+        manifest[name + WEIGHTS] = digest.hexdigest()
     write_json(folder / MANIFEST, manifest)
     sync_folder(folder)
 
@@ -169,15 +202,23 @@ def _read(folder: Path) -> Checkpoint:
     state: dict[str, Any] = {}
     tensors = {}
     for name, digest in _manifest(folder).items():
-        content = (folder / name).read_bytes()
+        content = _content(folder / name)
         if _digest(content) != digest:
             raise ValueError(f"the content of {name} has changed")
         if name == STATE:
             state = json.loads(content)
         else:
-            tensors[name.removesuffix(WEIGHTS)] = safetensors.torch.load(content)
+            tensors[name.removesuffix(WEIGHTS)] = _unpacked(content)
     return Checkpoint(step=state.pop("step"), tensors=tensors, state=state)
 
 
-def _digest(content: bytes) -> str:
+def _content(path: Path) -> bytearray:
+    """Read a file into memory that tensors may be views of and write to."""
+    with path.open("rb") as file:
+        content = bytearray(path.stat().st_size)
+        file.readinto(content)  # whatever is missing from it, its checksum finds
+        return content
+
+
+def _digest(content: bytes | bytearray) -> str:
     return hashlib.sha256(content).hexdigest()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isoflop.architecture import ParametrizationKind
+from isoflop.architecture import BASES, ParametrizationKind
 from isoflop.config import RunConfig, write_run
 from isoflop.law.transfer import Axis, Coordinates
 from isoflop.lm.model import linear
@@ -23,6 +23,19 @@ from isoflop.lm.train import train
 from isoflop.record import Floats
 
 LOGITS, LAST = "logits", "last block"
+Task = tuple[ParametrizationKind, Axis, tuple[int, ...]]
+"""A parametrization, what grows, and the sizes of that."""
+
+
+def tasks(parametrizations: Sequence[ParametrizationKind], widths: Sequence[int], depths: Sequence[int]) -> list[Task]:
+    """Return what a check measures: each parametrization along the axes that it takes care of, the control along all.
+
+    One depth alone is not measured.
+    """
+    names: list[ParametrizationKind] = list(dict.fromkeys(("standard", *parametrizations)))
+    out: list[Task] = [(name, "width", tuple(widths)) for name in names]
+    deep: list[ParametrizationKind] = [name for name in names if "base_depth" in BASES[name]]
+    return out + [(name, "depth", tuple(depths)) for name in ("standard", *deep) if deep and len(depths) > 1]
 
 
 def measure(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Float64, Int, Integer
 from torch import Tensor
 
@@ -167,7 +168,7 @@ def token_losses(
     for start in range(0, len(wanted), CHUNK_TOKENS):
         part = slice(start, start + CHUNK_TOKENS)
         logits = linear(hidden[part], model.readout.float())
-        losses[part] = logits.logsumexp(-1) - logits.gather(-1, wanted[part, None])[:, 0]
+        losses[part] = F.cross_entropy(logits, wanted[part], reduction="none")
     return losses.view(targets.shape)
 
 

@@ -12,6 +12,8 @@ from isoflop.config import ModelConfig
 
 LONGEST_CONTEXT = 1 << 20
 """Positions; a config.json that asks for more would fill the memory with RoPE's angles before a weight is read."""
+ROPE = ("rope_scaling", "rope_parameters")
+"""Keys of config.json that hold RoPE's settings, in transformers 4 and 5."""
 NOT_IN_WEIGHTS = frozenset(
     {"init", "embed_std", "position_std", "in_std", "out_std", "head_std", "depth_init", "attn_pdrop", "residual_pdrop"}
 )
@@ -222,7 +224,9 @@ def read_config(value: Any) -> tuple[Family, ModelConfig]:
     flat = _flat(value)
     for key, fixed in family.fixed.items():
         if flat.get(key, fixed.default) not in (fixed.written, *fixed.also):
-            said = f"{key}={flat[key]!r}" if key in flat else f"{key} is missing, which means {fixed.default!r}, and it"
+            where = "".join(f" in {outer}" for outer in ROPE if key == "rope_type" and value.get(outer))
+            known = f"{key} is missing, which means {fixed.default!r}, and it"
+            said = f"{key}={flat[key]!r}{where}" if key in flat else known
             raise ValueError(f"{said} cannot be computed here; {key} has to be {fixed.written!r}")
     model = ModelConfig(**_fields(family, flat), **family.needs)
     if flat.get("head_dim") not in (None, model.head_size):
@@ -241,7 +245,7 @@ def read_config(value: Any) -> tuple[Family, ModelConfig]:
 def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
     """Take RoPE's settings out of where transformers 5 (rope_parameters) and 4 (rope_scaling) keep them."""
     flat = dict(value)
-    for key in ("rope_scaling", "rope_parameters"):
+    for key in ROPE:
         inside = flat.pop(key, None) or {}
         if not isinstance(inside, dict):
             raise ValueError(f"{key}={inside!r} has to be an object of names and values")

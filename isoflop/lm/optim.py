@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -136,17 +137,20 @@ def sgd_group(group: dict[str, Any], param: Tensor, grad: Tensor, state: dict[st
     param.add_(state["momentum"], alpha=-group["lr"])
 
 
-class Optimizer(torch.optim.Optimizer):
-    """A rule for each group, `update`; the state of a buffer is its steps and tensors, whatever the rule."""
+class Optimizer:
+    """A rule for each group, `update`; the state of a buffer is its steps and tensors, whatever the rule.
+
+    No `torch.optim.Optimizer`: making one imports torch's compiler, which takes as long as half of torch itself.
+    """
 
     def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float, fused: bool = False) -> None:
-        super().__init__(groups, {"lr": lr})
+        self.param_groups = [{"lr": lr, **group} for group in groups]
+        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.fused = fused
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:
         """Update every parameter that has a gradient."""
-        assert closure is None, "these rules need no closure"
         for group in self.param_groups:
             for param in group["params"]:
                 if param.grad is not None:
@@ -185,7 +189,7 @@ class Flat:
 
 def build(
     model: nn.Module, optim: OptimConfig, *, shape: ModelConfig, fused: bool = False
-) -> tuple[torch.optim.Optimizer, list[Flat]]:
+) -> tuple[Optimizer, list[Flat]]:
     """Move the model's parameters into flat groups and return the optimizer over them, set to the peak rate.
 
     A group shares its rule, its decay and the multipliers of its parametrization. Whoever sets the rate of a group

@@ -18,7 +18,7 @@ from isoflop.lm import checkpoint as checkpoints
 from isoflop.lm.journal import note
 from isoflop.lm.lease import Lease
 from isoflop.lm.model import Transformer
-from isoflop.lm.optim import build
+from isoflop.lm.optim import Optimizer, build
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Run:
     stream: BatchStream
     steps: int
     model: Transformer
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     grads: list[Tensor]
     state: State
     device: torch.device
@@ -180,7 +180,7 @@ def _restore(run: Run, saved: checkpoints.Checkpoint) -> None:
         run.state.threads.append(threads)
 
 
-def _optimized(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+def _optimized(optimizer: Optimizer) -> Iterator[Tensor]:
     for group in optimizer.param_groups:
         yield from group["params"]
 

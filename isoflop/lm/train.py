@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import resource
@@ -29,6 +30,7 @@ from isoflop.lm.lease import hold
 from isoflop.lm.optim import clip_by_global_norm
 from isoflop.lm.run import Run, open_run, save, snapshot, start
 from isoflop.lm.schedule import multiplier
+from isoflop.lm.tracker import tracking
 from isoflop.record import Record
 
 INTERIM_SHARE = 16
@@ -119,8 +121,10 @@ def rehearse(config: RunConfig, *, seconds: float) -> Rehearsal:
     began = time.perf_counter()
     measured = _evaluate(run, min(config.data.val_tokens, 2 * BATCH_TOKENS))
     evaluated = time.perf_counter()
-    for _ in checkpoints.packed(snapshot(run, len(times))):
-        pass  # one file at a time is in memory, as when it is written
+    digest = hashlib.sha256()
+    for _, pieces in checkpoints.packed(snapshot(run, len(times))):
+        for piece in pieces:
+            digest.update(piece)
     packed = time.perf_counter()
     return Rehearsal(
         step_seconds=statistics.median(times[1:]),
@@ -147,7 +151,7 @@ def _loop(
     eval_every = train.eval_every or max(1, run.steps // 10)
     log_every = train.log_every or max(1, run.steps // 200)
     checkpoint_every = train.checkpoint_every or _default_interval(run)
-    with _open_log(run) as write:
+    with tracking(run.folder, run.config) as tell, _open_log(run, tell) as write:
         while step < run.steps:
             if should_stop():
                 if step > 0:
@@ -181,13 +185,14 @@ def _default_interval(run: Run) -> int:
 
 
 @contextmanager
-def _open_log(run: Run) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def _open_log(run: Run, tell: Callable[[Mapping[str, Any]], None]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     with (run.folder / "log.jsonl").open("ab") as file:
 
         def write(line: Mapping[str, Any]) -> None:
             file.write(json.dumps(line).encode() + b"\n")
             file.flush()
             run.state.log_bytes = file.tell()
+            tell(line)
 
         yield write
 

@@ -88,7 +88,8 @@ _ADAMW: Mapping[Kind, Rule] = {
 }
 
 # arXiv:2203.03466, table 8, for width; an update is as large as its gradient, which shrinks by n^a, and its branch is
-# damped by n^a again: n^(2a − 1) makes n of them move the stream as much as one, n⁰ at a = ½ as in arXiv:2310.02244
+# damped by n^a again: n^(2a − 1) makes n of them move the stream as much as one, n⁰ at a = ½ as in arXiv:2310.02244.
+# It holds without grad_clip alone: a bound on the joint norm scales updates by what the width does to all gradients
 _SGD: Mapping[Kind, Rule] = {
     "embedding": lambda m, n, a: Multipliers(lr=m, weight_decay=1 / m),
     "hidden": lambda m, n, a: Multipliers(init=m**-0.5, lr=n ** (2 * a - 1)),

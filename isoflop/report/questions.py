@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -35,20 +36,35 @@ def regime(answer: Answer, ax: Axes, lang: Lang = "en") -> Axes:
 
 
 def rate(answer: Answer, ax: Axes, lang: Lang = "en") -> Axes:
-    """Loss against the rate, one line a shape and one colour a parametrization, the base's best rate marked."""
-    rates: list[float] = []
-    for row, colour in zip(answer.numbers["parametrizations"], COLOURS, strict=False):
-        ax.axvline(row["rate"], color=colour, linewidth=1, linestyle=":")
-        for i, curve in enumerate(row["curves"]):
-            label = f"{row['parametrization']} {curve['d_model']}×{curve['num_layers']}"
-            style = MARKS[i % len(MARKS)]
-            ax.plot(curve["rates"], curve["loss"], style, color=colour, label=label, markersize=5)
-            rates += curve["rates"]
-    log_axis(ax, "x", min(rates) / 1.2, max(rates) * 1.2, write=lambda value: f"{value:g}")
-    ax.set_xticks(sorted(set(rates)))
-    ax.set(xlabel=_say("rate axis", lang), ylabel=_say("L", lang), title=_say("rate", lang))
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    """Regret of the carried rate at each larger shape, one colour a parametrization, hollow where its gate is shut."""
+    rows = answer.numbers["parametrizations"]
+    every = sorted((size for row in rows for size in row["sizes"][1:]), key=lambda size: size["num_layers"])
+    shapes = list(dict.fromkeys(_growth(rows[0], size, lang) for size in every))
+    for k, (row, colour) in enumerate(zip(rows, COLOURS, strict=False)):
+        larger = [size for size in row["sizes"][1:] if size["regret"] is not None]
+        x = np.array([shapes.index(_growth(row, size, lang)) for size in larger]) + 0.25 * (k - (len(rows) - 1) / 2)
+        y = np.array([size["regret"] for size in larger])
+        ends = [size["between"] or [size["regret"]] * 2 for size in larger]
+        low, high = (np.array([np.nan if end[i] is None else end[i] for end in ends]) for i in (0, 1))
+        label = row["parametrization"] if row["gate"] else _say("shut", lang).format(name=row["parametrization"])
+        ax.plot(x, y, "o", color=colour, markersize=9, fillstyle="full" if row["gate"] else "none", label=label)
+        ax.vlines(x, low, high, color=colour, linewidth=2)
+        tops = np.where(np.isnan(high), y, high)
+        for at, top, size in zip(x, tops, larger, strict=True):
+            text = f"{'≥ ' if size['edge'] else ''}{size['regret']:.3f}"
+            ax.annotate(text, (at, top), (0, 4), textcoords="offset points", ha="center", color=colour, fontsize=9)
+    ax.axhline(max(row["tolerance"] for row in rows), color=GREY, linestyle="--", label=_say("allowed", lang))
+    ax.set_xticks(range(len(shapes)), shapes)
+    ax.set_xlim(-0.5, len(shapes) - 0.5)
+    ax.set(xlabel=_say("larger", lang), ylabel=_say("regret", lang), title=_say("rate", lang))
+    ax.legend(loc="best")
     return ax
+
+
+def _growth(row: Mapping[str, Any], size: Mapping[str, Any], lang: Lang) -> str:
+    base = row["sizes"][0]
+    pairs = ((name, size[name] / base[name]) for name in ("d_model", "num_layers"))
+    return ", ".join(_say(f"times {name}", lang).format(times=f"{times:g}") for name, times in pairs if times != 1)
 
 
 def aspect(answer: Answer, ax: Axes, lang: Lang = "en") -> Axes:
@@ -164,8 +180,16 @@ SAID: Mapping[str, tuple[str, str]] = {
     "smallest N": ("smallest N that the law was fitted to (compute count)", "参与拟合的最小 N（按计算量）"),
     "exponent": ("a in N* ∝ C^a", "N* ∝ C^a 中的 a"),
     "regime": ("Does the exponent move as small models are left out?", "去掉小模型后，指数是否变化？"),
-    "rate axis": ("learning rate of the base (dotted: the best one)", "基准模型的学习率（点线：最优值）"),
-    "rate": ("Does the best rate of the small model carry over?", "小模型的最优学习率能否迁移？"),
+    "rate": (
+        "What does the best rate of the small model cost larger ones?",
+        "小模型的最优学习率用于大模型，损失多少？",
+    ),
+    "regret": ("regret, nats per token, 90% interval", "与各自最优学习率的损失差（nat/token，90% 区间）"),
+    "larger": ("larger than the base model by", "相对基准模型放大"),
+    "allowed": ("allowed", "允许值"),
+    "shut": ("{name} (coordinate check not passed)", "{name}（未通过坐标检查）"),
+    "times d_model": ("×{times} width", "宽度 ×{times}"),
+    "times num_layers": ("×{times} depth", "深度 ×{times}"),
     "aspect axis": ("d_model / num_layers", "d_model / num_layers"),
     "over": ("loss over the best, %", "比最优损失高出（%）"),
     "over best": ("loss over the best, nats per token, 90% interval", "比最优损失高出（nat/token，90% 区间）"),

@@ -12,10 +12,11 @@ from isoflop.sources.course import PATTERN, read_npy, read_npys
 from isoflop.sources.export import is_export, read_export
 from isoflop.sources.folder import read_folder
 from isoflop.sources.table import read_csv, read_json_table, read_parquet
+from isoflop.sources.wandb import OFFLINE, read_wandb
 
 
 def read(source: str | Path, *, series: str | None = None, columns: Columns = GUESSED) -> Records:
-    """Read the runs of a study's folder, a table (CSV, JSON, Parquet), TensorBoard's folder, or the course's records.
+    """Read the runs of a study's folder, a table (CSV, JSON, Parquet), TensorBoard's or W&B's folder, or the course's.
 
     Args:
         source: Folder of a study, of runs or of `scaling_records_*.npy`, or a file.
@@ -33,6 +34,8 @@ def read(source: str | Path, *, series: str | None = None, columns: Columns = GU
     if path.is_dir():
         if any(path.rglob(EVENTS)) and not any(path.rglob("record.json")):
             return read_board(path, series, columns)
+        if any(path.rglob(OFFLINE)) and not any(path.rglob("record.json")):
+            return read_wandb(path, series, columns)
         if columns != GUESSED:
             raise ValueError(
                 f"columns are said of {source}, but it is a folder of runs, which has none; leave them out"

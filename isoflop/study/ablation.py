@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from difflib import get_close_matches
 from typing import Any
 
+from isoflop.architecture import BASES
 from isoflop.config import LENGTHS, PARTS, ModelConfig, RunConfig
 from isoflop.flops import count_params
 
@@ -27,7 +28,7 @@ def parse(vary: Sequence[str]) -> dict[str, tuple[Value, ...]]:
     """Read `num_heads=1,2,4` as a field and its values.
 
     Raises:
-        ValueError: no such field, one that belongs elsewhere, or no values.
+        ValueError: no such field, one that belongs elsewhere, no values, or no such parametrization.
     """
     owners = {f.name for part in PARTS.values() for f in fields(part)}
     out: dict[str, tuple[Value, ...]] = {}
@@ -42,6 +43,12 @@ def parse(vary: Sequence[str]) -> dict[str, tuple[Value, ...]]:
             hint = f"perhaps you meant {close[0]}" if close else "`isoflop train --help` lists them"
             raise ValueError(f"vary={item!r}: there is no field {name}; {hint}")
         out[name] = tuple(map(_value, values.split(",")))
+    if unknown := [kind for kind in out.get("parametrization", ()) if kind not in BASES]:
+        raise ValueError(f"vary: there is no parametrization={unknown[0]}; there are {', '.join(BASES)}")
+    if {"parametrization", "num_layers"} <= out.keys():
+        raise ValueError(
+            "vary has num_layers beside parametrization, whose base model has one depth; give depths in its place"
+        )
     return out
 
 
@@ -68,7 +75,8 @@ def expand(base: Sequence[RunConfig], vary: Sequence[str], *, seeds: int, same_p
 
     Args:
         base: Runs of the given widths and lengths.
-        vary: Fields and their values, as `parse` reads them; `d_model/8` stands for an eighth of the run's width.
+        vary: Fields and their values, as `parse` reads them; `d_model/8` stands for an eighth of the run's width, and a
+            parametrization carries over from the smallest base run.
         seeds: Seeds of each combination, from the base's on.
         same_params: Let the width follow, so that the matrices of the blocks hold as many numbers as the base's.
 
@@ -76,11 +84,17 @@ def expand(base: Sequence[RunConfig], vary: Sequence[str], *, seeds: int, same_p
         ValueError: a value does not suit its field or width.
     """
     names, values = zip(*parse(vary).items(), strict=True)
+    least = min(base, key=lambda config: (config.model.d_model, config.model.num_layers))
     out: dict[str, RunConfig] = {}
     for config in base:
-        for setting in itertools.product(*values):
+        for chosen in itertools.product(*values):
+            setting: dict[str, Any] = dict(zip(names, chosen, strict=True))
+            kind = setting.pop("parametrization", None)
             for seed in range(seeds):
-                made = _under(config, dict(zip(names, setting, strict=True)), same_params)
+                made = _under(config, setting, same_params)
+                if kind is not None:
+                    carried = made.model.carried_over(kind, _under(least, setting, same_params).model)
+                    made = replace(made, model=carried)
                 made = replace(made, train=replace(made.train, seed=config.train.seed + seed))
                 out.setdefault(made.id, made)
     return list(out.values())

@@ -54,7 +54,7 @@ def target(study: Study, *, data_sha256: str, train_tokens: int) -> list[RunConf
     """
     if study.target_flops is None or study.target_width is None:
         raise ValueError("the study has no target; give --target-flops and --target-width, or a [target] table")
-    config = _run(study, study.target_width, study.target_flops, data_sha256)
+    config = run_of(study, study.target_width, study.target_flops, data_sha256)
     _meets_budget(config, train_tokens)
     return [config]
 
@@ -75,7 +75,10 @@ def _meets_budget(config: RunConfig, train_tokens: int) -> None:
 _UNITS = {"flops": "FLOPs", "tokens": "tokens"}
 
 
-def _run(study: Study, width: int, flops: float | None, data_sha256: str, *, tokens: int | None = None) -> RunConfig:
+def run_of(
+    study: Study, width: int, flops: float | None, data_sha256: str = "", *, tokens: int | None = None
+) -> RunConfig:
+    """Return the run of a width by the study's recipe, for so many FLOPs, or tokens."""
     layers = study.model.num_layers if study.aspect is None else max(1, round(width / study.aspect))
     model = replace(study.model, d_model=width, num_layers=layers)
     length = tokens if flops is None else flops / compute(model)
@@ -91,25 +94,36 @@ def isoflop(study: Study, data_sha256: str, centres: Mapping[float, float]) -> l
     for index, budget in enumerate(study.budgets):
         given = study.widths[index * study.sizes : (index + 1) * study.sizes]
         widths = given or guessed_widths(study, budget, centre=centres.get(budget))
-        out += [_run(study, width, budget, data_sha256) for width in widths]
+        out += [run_of(study, width, budget, data_sha256) for width in widths]
     return out
 
 
 def grid(study: Study, data_sha256: str, centres: Mapping[float, float]) -> list[RunConfig]:
     """Every width for each number of tokens, for a parametric law (arXiv:2203.15556, approach 3)."""
     lengths = [round(length) for length in study.lengths]
-    return [_run(study, width, None, data_sha256, tokens=tokens) for tokens in lengths for width in study.widths]
+    return [run_of(study, width, None, data_sha256, tokens=tokens) for tokens in lengths for width in study.widths]
 
 
 def ablation(study: Study, data_sha256: str, centres: Mapping[float, float]) -> list[RunConfig]:
-    """Every width for each budget, or `sizes` of them in turn, and for each length, under every setting and seed."""
+    """Every width for each budget, or `sizes` of them in turn, and for each length, under every setting and seed.
+
+    Where depths are given, widths have the first, and the least width has the others too: one thing grows at a time.
+    """
     listed = len(study.budgets) > 1 and len(study.widths) == study.sizes * len(study.budgets)
     base = [
-        _run(study, width, budget, data_sha256)
+        run_of(study, width, budget, data_sha256)
         for index, budget in enumerate(study.budgets)
         for width in (study.widths[index * study.sizes : (index + 1) * study.sizes] if listed else study.widths)
     ]
     base += grid(study, data_sha256, centres)
+    if study.depths:
+        least = min(study.widths)
+        base = [
+            replace(run, model=replace(run.model, num_layers=depth))
+            for depth in study.depths
+            for run in base
+            if depth == study.depths[0] or run.model.d_model == least
+        ]
     return expand(base, study.vary, seeds=study.seeds, same_params=study.same_params)
 
 
@@ -121,7 +135,7 @@ def trunk(study: Study, data_sha256: str, centres: Mapping[float, float]) -> lis
     lengths = sorted(round(length) for length in study.lengths)
     out = []
     for width in study.widths:
-        whole = _run(study, width, None, data_sha256, tokens=lengths[-1])
+        whole = run_of(study, width, None, data_sha256, tokens=lengths[-1])
         # a length in tokens needs no count of the data
         steps = [train_steps(whole.model, replace(whole.train, tokens=n), train_tokens=0) for n in lengths]
         optim = replace(whole.optim, warmup_steps=warmup_length(whole.optim, steps[0]), warmup_fraction=0.0)
@@ -136,10 +150,21 @@ def trunk(study: Study, data_sha256: str, centres: Mapping[float, float]) -> lis
 def ladder(study: Study, data_sha256: str, centres: Mapping[float, float]) -> list[RunConfig]:
     """Every width for each number of tokens per parameter, up to a target that is forecast (arXiv:2412.04403)."""
     return [
-        _run(study, width, None, data_sha256, tokens=round(ratio * _compute_params(study, width)))
+        run_of(study, width, None, data_sha256, tokens=round(ratio * _compute_params(study, width)))
         for ratio in study.ratios
         for width in study.widths
     ]
+
+
+def proposed(study: Study, data_sha256: str, centres: Mapping[float, float]) -> list[RunConfig]:
+    """A run for each width and budget in turn, as `isoflop next` proposes them; one that comes again, a seed on."""
+    pairs = list(zip(study.widths, study.budgets, strict=True))
+    out = []
+    for index, (width, budget) in enumerate(pairs):
+        run = run_of(study, width, budget, data_sha256)
+        seed = run.train.seed + pairs[:index].count((width, budget))
+        out.append(replace(run, train=replace(run.train, seed=seed)))
+    return out
 
 
 def guessed_widths(study: Study, budget: float, *, centre: float | None = None) -> list[int]:
@@ -151,10 +176,9 @@ def guessed_widths(study: Study, budget: float, *, centre: float | None = None) 
     Raises:
         ValueError: the budget is too small for that many different widths.
     """
-    grain = math.lcm(2 * (study.model.num_heads or 1), 4)
     centre = math.sqrt(budget / (6 * study.tokens_per_param)) if centre is None else centre
     exponents = [0.0] if study.sizes == 1 else [2 * i / (study.sizes - 1) - 1 for i in range(study.sizes)]
-    widths = [_width(study, grain, centre * study.span**exponent) for exponent in exponents]
+    widths = [width_near(study, centre * study.span**exponent) for exponent in exponents]
     if len(set(widths)) < study.sizes:
         raise ValueError(
             f"a budget of {budget:g} FLOPs has room for {len(set(widths))} different widths within ×/÷ {study.span:g} "
@@ -164,11 +188,12 @@ def guessed_widths(study: Study, budget: float, *, centre: float | None = None) 
 
 
 def _compute_params(study: Study, width: int) -> float:
-    return compute(_run(study, width, 1.0, "").model) / 6
+    return compute(run_of(study, width, 1.0, "").model) / 6
 
 
-def _width(study: Study, grain: int, wanted: float) -> int:
-    """Return the multiple of `grain` whose N is nearest to the wanted one in the logarithm."""
+def width_near(study: Study, wanted: float) -> int:
+    """Return the width that splits into heads and whose N, compute count, is nearest to the wanted one in ln N."""
+    grain = math.lcm(2 * (study.model.num_heads or 1), 4)
     most = 1
     while _compute_params(study, most * grain) < wanted:
         most *= 2
@@ -183,4 +208,5 @@ DESIGNS: Mapping[str, Callable[[Study, str, Mapping[float, float]], list[RunConf
     "trunk": trunk,
     "ladder": ladder,
     "ablation": ablation,
+    "next": proposed,
 }

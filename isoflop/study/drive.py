@@ -11,6 +11,7 @@ from isoflop.config import RunConfig, read_run, write_run
 from isoflop.data.tokens import META, open_configured, read_meta
 from isoflop.files import read_json, write_json
 from isoflop.flops import compute, train_steps
+from isoflop.places import found, lasting
 from isoflop.record import Record
 from isoflop.sources.folder import read_folder
 from isoflop.sources.index import read_records
@@ -20,7 +21,9 @@ from isoflop.study.launch import EXECUTORS
 from isoflop.study.launch.event import PATIENCE, Event, Executor, cancel
 from isoflop.study.ledger import Ledger
 from isoflop.study.recentre import next_centre
+from isoflop.study.rounds import Round, read_rounds
 from isoflop.study.study import Study
+from isoflop.study.timeline import note_event
 
 CENTRES = "centres.json"
 """N around which each budget's sizes lie, in the folder of a study that recentres."""
@@ -60,26 +63,29 @@ def open_study(folder: Path) -> Study:
     path = folder / "study.json"
     if not path.exists():
         raise ValueError(f"{folder} holds no study (no study.json); `isoflop study run FILE --out {folder}` makes one")
-    return Study.from_dict(read_json(path))
+    return Study.from_dict(found(read_json(path), folder))
 
 
 def settle(study: Study, folder: Path) -> Study:
     """Write the study into its folder, or add its sizes and budgets to what the folder already holds.
 
+    Its paths are kept from the root, so that the folder may be used from elsewhere, and copied with its tokens.
+
     Raises:
         ValueError: the folder's runs were made by another recipe, so that one law could not hold for both.
     """
+    lasts = lasting(study.to_dict(), folder)
     if (folder / "study.json").exists():
-        before, now = open_study(folder).recipe(), study.recipe()
+        before, now = open_study(folder).recipe(), Study.from_dict(lasts).recipe()
         different = [f"{name}={now[name]!r} (there {before[name]!r})" for name in now if now[name] != before.get(name)]
         if different:
             raise ValueError(f"{folder} holds runs of another recipe: {', '.join(different)}; choose another --out")
-    write_json(folder / "study.json", study.to_dict())
+    write_json(folder / "study.json", lasts)
     return study
 
 
 def plan(study: Study, folder: Path, *, targets: bool = False) -> list[Planned]:
-    """List a study's runs, longest first, or its target; makes no folders.
+    """List a study's runs, those of its rounds included, longest first, or its target; makes no folders.
 
     Args:
         study: The study, whose data names its tokens.
@@ -91,10 +97,25 @@ def plan(study: Study, folder: Path, *, targets: bool = False) -> list[Planned]:
     """
     tokens = open_configured(study.data, vocab_size=study.model.vocab_size)
     facts: dict[str, Any] = {"data_sha256": tokens.fingerprint, "train_tokens": tokens.train_tokens}
-    configs = design.target(study, **facts) if targets else design.runs(study, **facts, centres=_centres(folder))
+    if targets:
+        configs = design.target(study, **facts)
+    else:
+        configs = design.runs(study, **facts, centres=_centres(folder))
+        for made in read_rounds(folder):
+            configs += design.runs(made.study(study), **facts)
     out = folder / ("target" if targets else "runs")
-    planned = [Planned(out / config.id, config, _flops(config, tokens.train_tokens)) for config in configs]
-    return sorted(planned, key=lambda run: -run.flops)
+    return sorted(_planned(configs, out, tokens.train_tokens), key=lambda run: -run.flops)
+
+
+def plan_round(study: Study, folder: Path, made: Round) -> list[Planned]:
+    """List the runs of a round in the order of their proposal."""
+    tokens = open_configured(study.data, vocab_size=study.model.vocab_size)
+    facts: dict[str, Any] = {"data_sha256": tokens.fingerprint, "train_tokens": tokens.train_tokens}
+    return _planned(design.runs(made.study(study), **facts), folder / "runs", tokens.train_tokens)
+
+
+def _planned(configs: Sequence[RunConfig], out: Path, train_tokens: int) -> list[Planned]:
+    return [Planned(out / config.id, config, _flops(config, train_tokens)) for config in configs]
 
 
 def waves(study: Study, folder: Path) -> Iterator[list[Planned]]:
@@ -147,6 +168,7 @@ def drive(
             lost[event.run] = event
         if ledger:
             _settle(ledger, event, todo)
+        note_event(event)
         on_event(event)
 
     for run in todo:

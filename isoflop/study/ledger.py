@@ -81,6 +81,10 @@ class Ledger:
         reserved = [_rest(Amount(flops, flops * rate), used.get(run, Amount())) for run, flops in promised.items()]
         return Balance(spent=spent, reserved=_sum(reserved), study=self.study)
 
+    def charges(self) -> dict[str, Amount]:
+        """What each run has used so far, by its place and name: `runs/<id>`."""
+        return self._used()[0]
+
     def reserve(self, runs: Mapping[Path, float]) -> dict[Path, str]:
         """Promise FLOPs to runs in the order given, while the caps last; return those refused, with the reason.
 

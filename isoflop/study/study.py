@@ -16,7 +16,7 @@ from isoflop.presets import preset
 from isoflop.study.ablation import parse, written
 from isoflop.study.rates import RateName
 
-DesignKind = Literal["isoflop", "grid", "trunk", "ladder", "ablation"]
+DesignKind = Literal["isoflop", "grid", "trunk", "ladder", "ablation", "next"]
 QuestionKind = Literal["regime", "rate", "aspect", "heads", "heads-fixed", "batch", "epochs"]
 
 
@@ -46,7 +46,9 @@ class Study:
     """d_model over num_layers of every size; None: num_layers as it is."""
     widths: tuple[int, ...] = ()
     """d_model of every run, `sizes` of them for each budget in turn, instead of the guess; of an ablation, either;
-    elsewhere, each."""
+    of next, one for each budget; elsewhere, each."""
+    depths: tuple[int, ...] = ()
+    """num_layers of an ablation: of every width the first, of the least width the others too; none: the model's own."""
     lengths: tuple[float, ...] = ()
     """Training tokens of a grid, an ablation or trunks: every width is trained for each of them."""
     ratios: tuple[float, ...] = ()
@@ -85,8 +87,10 @@ class Study:
     def __post_init__(self) -> None:
         of_their_types(self)
         _CHECKS[self.design](self)
-        if self.design != "ablation" and (self.vary or self.seeds != 1 or self.same_params):
-            raise ValueError("vary, seeds and same_params belong to design=ablation; leave them out, or choose it")
+        if self.design != "ablation" and (self.vary or self.seeds != 1 or self.same_params or self.depths):
+            raise ValueError(
+                "vary, seeds, same_params and depths belong to design=ablation; leave them out, or choose it"
+            )
         least = min(self.sizes, self.tokens_per_param, *self.budgets, *self.lengths, *self.ratios)
         if least <= 0 or self.span <= 1:
             raise ValueError(
@@ -115,7 +119,9 @@ class Study:
         try:
             parts = {name: part_from(part, value[name]) for name, part in PARTS.items()}
             plain: dict[str, Any] = {
-                name: tuple(v) if isinstance(v, list) else v for name, v in value.items() if name not in PARTS
+                name: tuple(v) if isinstance(v, list) else v
+                for name, v in value.items()
+                if name not in (*PARTS, "folder")  # of `isoflop.places.lasting`
             }
             return cls(**plain, **parts)
         except (KeyError, TypeError) as error:
@@ -182,7 +188,19 @@ def _check_ablation(study: Study) -> None:
         )
     if study.recentre or study.seeds < 1:
         raise ValueError(f"design=ablation needs seeds={study.seeds} above 0 and nothing to recentre; change them")
+    if study.depths and any("num_layers" in item.partition("=")[0] for item in study.vary):
+        raise ValueError(f"depths={study.depths} and vary both say num_layers; leave one of them out")
     parse(study.vary)
+
+
+def _check_next(study: Study) -> None:
+    if not study.widths or len(study.widths) != len(study.budgets):
+        raise ValueError(
+            f"design=next needs a width and a budget for each run, but has {len(study.widths)} widths and "
+            f"{len(study.budgets)} budgets; `isoflop next STUDY --run` proposes them"
+        )
+    if study.lengths or study.ratios or study.recentre:
+        raise ValueError("design=next names each run's width and budget; leave lengths, ratios and recentre out")
 
 
 _CHECKS: Mapping[DesignKind, Callable[[Study], None]] = {
@@ -191,6 +209,7 @@ _CHECKS: Mapping[DesignKind, Callable[[Study], None]] = {
     "trunk": _check_trunk,
     "ladder": _check_ladder,
     "ablation": _check_ablation,
+    "next": _check_next,
 }
 _VARYING = [("model", "d_model"), ("model", "num_layers"), ("data", "data"), *(("train", name) for name in LENGTHS)]
 STUDY_FIELDS = frozenset({"name", "source", "tokenizer", "question"})
@@ -205,7 +224,7 @@ def read_study(path: Path, **changes: Any) -> Study:
     """Read a study file; `changes` replace single fields.
 
     The file is TOML: tables [study], [design], [target], [cap], [model] (which may name a preset), [data], [optim],
-    [train].
+    [train]; "None" is a field's None.
 
     Raises:
         ValueError: no such file, no TOML, or a field that no table has.
@@ -239,10 +258,15 @@ def study_from_tables(tables: Mapping[str, Any], *, where: str, **changes: Any) 
     flat = {name: tuple(value) if isinstance(value, list) else value for name, value in flat.items()}
     if isinstance(flat.get("vary"), dict):
         flat["vary"] = written(flat["vary"])
+    # TOML has no word for nothing, so a file writes it as the command line does
+    tables = {
+        table: {name: None if value == "None" else value for name, value in values.items()}
+        for table, values in tables.items()
+    }
     shape = dict(tables.get("model", {}))
     name = shape.pop("preset", None)
     parts: dict[str, Any] = {"model": preset(name, **shape) if name else ModelConfig(**shape)}
-    parts |= {part: config(**tables.get(part, {})) for part, config in PARTS.items() if part != "model"}
+    parts |= {part: part_from(config, tables.get(part, {})) for part, config in PARTS.items() if part != "model"}
     together: dict[str, Any] = {**flat, **parts, **changes}
     return Study(**together)
 

@@ -9,6 +9,10 @@ from typing import Any
 from isoflop.config import ModelConfig
 from isoflop.record import Record, Records
 
+APART = 0.03
+"""Nats by which two losses of one seed each must differ to be told apart: 1.645·√2·0.012, as seeds of models of this
+size differ by 0.012 (docs/log.md, the demo at three seeds)."""
+
 
 @dataclass(frozen=True)
 class Cited:
@@ -40,6 +44,16 @@ class Answer:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+
+def answered(records: Records, **said: Any) -> Answer:
+    """Answer from these runs, whose number and what was left out are told."""
+    return Answer(**said, runs=len(records), left_out=records.left_out)
+
+
+def between(low: float, high: float, form: str = ".4f") -> str:
+    """Write a 90 % interval."""
+    return f"{low:{form}} to {high:{form}}"
 
 
 def field_of(run: Record, part: str, name: str) -> Any:

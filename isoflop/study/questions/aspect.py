@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from isoflop.record import Floats, Record, Records
-from isoflop.study.questions.answer import Answer, Cited, differ_only_in, field_of, length_of
-from isoflop.study.questions.paired import Paired, pair
+from isoflop.study.questions.answer import Answer, Cited, answered, differ_only_in, field_of
+from isoflop.study.questions.paired import Paired, cells, pair
 
 WITHIN = 0.01
 """Part of the best loss that a shape may lose and still count as good."""
@@ -34,25 +34,21 @@ def aspect(records: Records) -> Answer:
     """
     shape = {"d_model", "num_layers", "d_ff", "num_heads"}
     differ_only_in(records, {"model": shape, "train": {"seed", "flops", "tokens"}})
-    cells: dict[tuple[str, float], list[Record]] = {}
-    for run in records.runs:
-        cells.setdefault(length_of(run), []).append(run)
-    rows = [_row(kind, size, runs) for (kind, size), runs in sorted(cells.items(), reverse=True)]
+    rows = [_row(kind, size, runs) for (kind, size), runs in sorted(cells(records).items(), reverse=True)]
     measured = [f"{'held equal':<20} {'aspect':>7} {'d_model':>8} {'layers':>7} {'loss':>8} {'over the best':>14}"]
     for row in rows:
         for ratio, (width, depth), loss in zip(row["aspect"], row["shapes"], row["loss"], strict=True):
             over = loss / min(row["loss"]) - 1
             held = f"N, {row['size']:.3g} {row['kind']}"
             measured.append(f"{held:<20} {ratio:7.3g} {width:>8} {depth:>7} {loss:8.4f} {100 * over:>12.2f} %")
-    return Answer(
+    return answered(
+        records,
         question="aspect",
         decided=all(row["decided"] for row in rows),
         verdict=" ".join(_sentence(row) for row in rows),
         measured=tuple(measured),
         numbers={"cells": rows},
         literature=LITERATURE,
-        runs=len(records),
-        left_out=records.left_out,
     )
 
 
@@ -82,19 +78,14 @@ def _row(kind: str, size: float, runs: list[Record]) -> dict[str, Any]:
     shapes = {_ratio(run): _shape(run) for run in runs}
     drawn, found = band(ratios, paired.replicates()), band(ratios, paired.mean[None])
     return {
+        **paired.told(),
         "kind": kind,
         "size": size,
         "params": float(bodies.mean()),
         "aspect": ratios.tolist(),
         "shapes": [list(shapes[ratio]) for ratio in paired.values],
-        "loss": paired.mean.tolist(),
-        "losses": paired.loss.tolist(),
         "low": _end(float(ratios[0]), drawn.low, float(found.low[0])),
         "high": _end(float(ratios[-1]), drawn.high, float(found.high[0])),
-        "margin": paired.margin(),
-        "noise": paired.noise,
-        "seed_noise": paired.seed_noise,
-        "seeds": len(paired.seeds),
         "decided": _told(paired),
     }
 
@@ -136,8 +127,8 @@ def _sentence(row: dict[str, Any]) -> str:
     best = min(row["loss"])
     if not row["decided"]:
         return (
-            f"Not decided {held}: with {row['seeds']} seeds a difference is known to ±{row['margin']:.4f} nats, and no "
-            f"shape is for sure outside of 1 % of the best loss, {WITHIN * best:.4f}; train more seeds."
+            f"Not decided {held}: with {len(row['seeds'])} seeds a difference is known to ±{row['margin']:.4f} nats, "
+            f"and no shape is for sure outside of 1 % of the best loss, {WITHIN * best:.4f}; train more seeds."
         )
     first, last = row["aspect"][0], row["aspect"][-1]
     if row["low"]["value"] is None and row["high"]["value"] is None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
 from isoflop.record import Floats, Record, Records
-from isoflop.study.questions.answer import Answer, Cited, differ_only_in, field_of
+from isoflop.study.questions.answer import APART, Answer, Cited, answered, differ_only_in, field_of
 
 FEWEST_BATCHES = 4
 """The hyperbola has two unknowns; two more batches can contradict it."""
@@ -21,6 +21,14 @@ REACH = 4.0
 REPLICATES = 1000
 GRID = np.geomspace(1e-3, 1e3, 241)
 """Critical batches tried, in geometric means of the batches."""
+
+
+class Critical(NamedTuple):
+    """A critical batch, tokens, with its 90 % interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 def batch(records: Records) -> Answer:
@@ -61,16 +69,20 @@ def batch(records: Records) -> Answer:
         f"{f'''{row['low']:.0f} to {row['high']:.0f}''':>18}"
         for row in rows
     ]
+    if (scale := numbers["noise_scale"]) is not None:
+        quarters = ", ".join(f"{value:.0f}" for value in scale["along"])
+        measured.append(
+            f"gradient noise scale in the quarters of runs of {scale['tokens']:.3g} tokens: {quarters} tokens"
+        )
     decided, verdict = _verdict(rows, numbers)
-    return Answer(
+    return answered(
+        records,
         question="batch",
         decided=decided,
         verdict=verdict,
         measured=tuple(measured),
-        numbers={key: value for key, value in numbers.items()} | {"reach": REACH},
+        numbers=numbers | {"reach": REACH},
         literature=LITERATURE,
-        runs=len(records),
-        left_out=records.left_out,
     )
 
 
@@ -94,9 +106,16 @@ def _curves(records: Records) -> tuple[dict[float, tuple[Floats, Floats]], list[
             loss = [min(float(np.mean(seeds)) for seeds in rates.values()) for _, rates in sorted(of_length.items())]
             out[size] = (np.log(np.array(sorted(of_length)) / size), np.minimum.accumulate(loss))
             longest = {lr: float(np.mean(seeds)) for lr, seeds in of_length[max(of_length)].items()}
-            if len(longest) > 1 and min(longest, key=longest.__getitem__) in (min(longest), max(longest)):
+            if len(longest) > 1 and _at_edge(longest):
                 edges.append(size)
     return out, edges
+
+
+def _at_edge(losses: dict[float, float]) -> bool:
+    """Whether the least or the greatest rate is best, and not by noise alone."""
+    inner = sorted(losses)[1:-1]
+    best = min(losses, key=losses.__getitem__)
+    return best not in inner and all(losses[rate] > losses[best] + APART for rate in inner)
 
 
 def _row(goal: float, curves: dict[float, tuple[Floats, Floats]]) -> dict[str, Any]:
@@ -158,13 +177,10 @@ def _line(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     if len(known) < 3:
         return None
     x, y = np.log([row["tokens"] for row in known]), np.log([row["critical"] for row in known])
-    slope = float(np.polyfit(x, y, 1)[0])
-    at, to = (np.array([row[key] for row in known]) for key in ("ln_tokens", "ln_draws"))
-    away = at - at.mean(0)
-    drawn = (away * (to - to.mean(0))).sum(0) / (away**2).sum(0)
+    drawn, _ = _drawn_line(known, 0.0)
     low, high = np.percentile(drawn, (5, 95))
     return {
-        "slope": slope,
+        "slope": float(np.polyfit(x, y, 1)[0]),
         "low": float(low),
         "high": float(high),
         "tokens": float(np.exp(x.mean())),
@@ -172,17 +188,40 @@ def _line(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def _noise_scale(records: Records) -> float | None:
-    """Median gradient noise scale of the longest runs, tokens, where their logs had it."""
+def _drawn_line(known: list[dict[str, Any]], ln_tokens: float) -> tuple[Floats, Floats]:
+    """Slopes of the lines through the replicates of the targets, and ln of the critical batch that each gives there."""
+    at, to = (np.array([row[key] for row in known]) for key in ("ln_tokens", "ln_draws"))
+    away = at - at.mean(0)
+    slope = (away * (to - to.mean(0))).sum(0) / (away**2).sum(0)
+    return slope, to.mean(0) + slope * (ln_tokens - at.mean(0))
+
+
+def _noise_scale(records: Records) -> dict[str, Any] | None:
+    """Gradient noise scale, tokens, along the longest runs at the best rate of their batch, where their logs had it.
+
+    Its median over batches in each quarter of a run, and the least and greatest at the end.
+    """
     longest = max(run.tokens for run in records.runs)
-    values = [
-        run.measured["noise_scale"] for run in records.runs if run.tokens == longest and "noise_scale" in run.measured
-    ]
-    return float(np.median(values)) if values else None
+    best: dict[float, Record] = {}
+    for run in records.runs:
+        size = _batch_tokens(run)
+        if run.tokens == longest and (size not in best or (run.loss or np.inf) < (best[size].loss or np.inf)):
+            best[size] = run
+    along = [run.measured["noise_scales"] for run in best.values() if run.measured.get("noise_scales")]
+    if not along:
+        return None
+    ends = [quarters[-1] for quarters in along]
+    return {
+        "tokens": longest,
+        "along": np.median(along, axis=0).tolist(),
+        "low": float(min(ends)),
+        "high": float(max(ends)),
+        "runs": len(along),
+    }
 
 
-def critical_batch(answer: Answer, tokens: float) -> float:
-    """Return the critical batch, tokens, of a run of so many tokens.
+def critical_batch(answer: Answer, tokens: float) -> Critical:
+    """Return the critical batch of a run of so many tokens.
 
     Raises:
         ValueError: the runs do not determine it, or reach not within a factor of four of that length.
@@ -192,13 +231,15 @@ def critical_batch(answer: Answer, tokens: float) -> float:
         raise ValueError(
             "fewer than three losses have a known critical batch, so it cannot be given for other D; add runs"
         )
-    known = [row["tokens"] for row in answer.numbers["targets"] if row["known"]]
-    if not min(known) / REACH <= tokens <= max(known) * REACH:
+    known = [row for row in answer.numbers["targets"] if row["known"]]
+    least, most = (end(row["tokens"] for row in known) for end in (min, max))
+    if not least / REACH <= tokens <= most * REACH:
         raise ValueError(
-            f"D={tokens:.3g} tokens is more than ×{REACH:g} outside what was measured, {min(known):.3g} to "
-            f"{max(known):.3g}; train nearer to it"
+            f"D={tokens:.3g} tokens is more than ×{REACH:g} outside what was measured, {least:.3g} to {most:.3g}; "
+            "train nearer to it"
         )
-    return float(line["critical"] * (tokens / line["tokens"]) ** line["slope"])
+    low, high = np.exp(np.percentile(_drawn_line(known, float(np.log(tokens)))[1], (5, 95)))
+    return Critical(float(line["critical"] * (tokens / line["tokens"]) ** line["slope"]), float(low), float(high))
 
 
 def _verdict(rows: list[dict[str, Any]], numbers: dict[str, Any]) -> tuple[bool, str]:
@@ -228,7 +269,10 @@ def _verdict(rows: list[dict[str, Any]], numbers: dict[str, Any]) -> tuple[bool,
             f"({line['low']:.2f} to {line['high']:.2f}), and is not given beyond ×{REACH:g}"
         )
     if scale is not None:
-        said += f"; the gradient noise scale there is {scale:.0f} tokens"
+        said += (
+            f"; the gradient noise scale of the longest runs ends at {scale['along'][-1]:.0f} tokens "
+            f"({scale['low']:.0f} to {scale['high']:.0f} over {scale['runs']} batches)"
+        )
     return not edges, said + "."
 
 

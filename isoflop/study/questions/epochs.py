@@ -9,11 +9,8 @@ import numpy as np
 from isoflop.law.fit import fit
 from isoflop.law.uncertainty import bootstrap
 from isoflop.record import Record, Records
-from isoflop.study.questions.answer import Answer, Cited, differ_only_in, field_of
+from isoflop.study.questions.answer import APART, Answer, Cited, answered, differ_only_in, field_of
 
-RISE = 0.03
-"""Nats that a loss must rise to have turned, where one seed each tells no noise: 1.645·√2·0.012, as seeds of models of
-this size differ by 0.012 (docs/log.md, the demo at three seeds)."""
 FEWEST_LENGTHS = 3
 """A turn needs a length on either side."""
 REPLICATES = 100
@@ -51,15 +48,14 @@ def epochs(records: Records, *, replicates: int = REPLICATES) -> Answer:
         ]
         measured.append(f"{row['pool']:9.3g} {row['N']:8.4g} {'   '.join(cells)}")
     decided = any(row["turned"] for row in rows) or law["status"] == "identified"
-    return Answer(
+    return answered(
+        records,
         question="epochs",
         decided=decided,
         verdict=_verdict(rows, best, law),
         measured=tuple(measured),
         numbers={"curves": rows, "best": best, "law": law},
         literature=LITERATURE,
-        runs=len(records),
-        left_out=records.left_out,
     )
 
 
@@ -80,6 +76,7 @@ def _row(pool: float, N: float, lengths: dict[float, list[Record]]) -> dict[str,
         "epochs": (D / pool).tolist(),
         "loss": loss.tolist(),
         "at": at,
+        "rise": rise,
         "turned": bool(loss[at:].max() - loss[at] > rise),
     }
 
@@ -87,7 +84,7 @@ def _row(pool: float, N: float, lengths: dict[float, list[Record]]) -> dict[str,
 def _rise(lengths: dict[float, list[Record]]) -> float:
     many = [[run.loss for run in runs] for runs in lengths.values() if len(runs) > 1]
     if not many:
-        return RISE
+        return APART
     deviation = np.sqrt(np.mean([np.var(np.array(losses), ddof=1) for losses in many]))
     return float(1.645 * np.sqrt(2 / min(map(len, many))) * deviation)
 
@@ -116,18 +113,34 @@ def _law(records: Records, runs: list[Record], replicates: int) -> dict[str, Any
 
 
 def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Find the size and number of epochs of the lowest loss on one corpus, and whether they are the last ones tried."""
-    row = min(rows, key=lambda row: row["loss"][row["at"]])
-    sizes = [other["N"] for other in rows]
-    open_ = [] if row["turned"] else ["epochs"]
-    open_ += ["N"] if row["N"] == max(sizes) or row["N"] == min(sizes) else []
+    """Find the size and number of epochs of the lowest loss on one corpus, and those that noise cannot tell from them.
+
+    An interval lies between the nearest sizes, or epochs, on either side whose best loss is for sure higher; None where
+    all that were tried on that side are as good.
+    """
+    cells = [(y, row["N"], e) for row in rows for e, y in zip(row["epochs"], row["loss"], strict=True)]
+    loss, N, passes = min(cells)
+    margin = max(row["rise"] for row in rows)
+    near = [(n, e) for y, n, e in cells if y <= loss + margin]
+    sizes, lengths = sorted({n for _, n, _ in cells}), sorted({e for _, _, e in cells})
+    open_ = ["epochs"] if passes == lengths[-1] else []
+    open_ += ["N"] if N in (sizes[0], sizes[-1]) else []
     return {
-        "pool": row["pool"],
-        "N": row["N"],
-        "epochs": row["epochs"][row["at"]],
-        "loss": row["loss"][row["at"]],
+        "pool": rows[0]["pool"],
+        "N": N,
+        "N_between": _around(sizes, [n for n, _ in near]),
+        "epochs": passes,
+        "epochs_between": _around(lengths, [e for _, e in near]),
+        "loss": loss,
+        # a difference of two runs is √2 noisier than one
+        "half": margin / np.sqrt(2),
         "open": open_,
     }
+
+
+def _around(tried: list[float], near: list[float]) -> tuple[float | None, float | None]:
+    below, above = [x for x in tried if x < min(near)], [x for x in tried if x > max(near)]
+    return (max(below) if below else None), (min(above) if above else None)
 
 
 def _verdict(rows: list[dict[str, Any]], best: list[dict[str, Any]], law: dict[str, Any]) -> str:
@@ -137,14 +150,32 @@ def _verdict(rows: list[dict[str, Any]], best: list[dict[str, Any]], law: dict[s
         else ("Validation loss turns nowhere within these runs.")
     )
     lines = [turns[0].upper() + turns[1:]]
-    for item in best:
-        tail = f" ({' and '.join(item['open'])} at the end of what was tried)" if item["open"] else ""
-        lines.append(
-            f"Best on {item['pool']:.3g} unique tokens: N = {item['N']:.4g} for {item['epochs']:.3g} epochs, loss "
-            f"{item['loss']:.3f}{tail}."
-        )
+    lines += [_of_best(item) for item in best]
     lines.append(_of_law(law))
     return " ".join(lines)
+
+
+def _of_best(item: dict[str, Any]) -> str:
+    loss = f"loss {item['loss']:.3f} ± {item['half']:.3f}"
+    if item["open"]:
+        return (
+            f"The best size and epochs for {item['pool']:.3g} unique tokens are not within these runs: {loss} is "
+            f"lowest at N = {item['N']:.4g} for {item['epochs']:.3g} epochs, where the {' and '.join(item['open'])} "
+            "tried end."
+        )
+    return (
+        f"Best for {item['pool']:.3g} unique tokens: N = {item['N']:.4g} ({_ends(item['N_between'])}) for "
+        f"{item['epochs']:.3g} epochs ({_ends(item['epochs_between'])}), {loss}."
+    )
+
+
+def _ends(between: tuple[float | None, float | None]) -> str:
+    low, high = ("" if end is None else f"{end:.3g}" for end in between)
+    if low and high:
+        return f"between {low} and {high}"
+    if low or high:
+        return f"{f'above {low}' if low else f'below {high}'}; the other end is not within these runs"
+    return "no end within these runs"
 
 
 def _turns(rows: list[dict[str, Any]]) -> list[str]:

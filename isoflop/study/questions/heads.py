@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from isoflop.record import Record, Records
-from isoflop.study.questions.answer import Answer, Cited, differ_only_in, field_of, heads_of, length_of
-from isoflop.study.questions.paired import Paired, pair
+from isoflop.record import Records
+from isoflop.study.questions.answer import Answer, Cited, answered, differ_only_in, field_of, heads_of
+from isoflop.study.questions.paired import Paired, cells, pair
 
 
 def heads(records: Records) -> Answer:
@@ -19,10 +19,8 @@ def heads(records: Records) -> Answer:
     """
     varied = {"num_heads", "num_kv_heads", "d_model"}
     differ_only_in(records, {"model": varied, "train": {"seed", "flops", "tokens"}})
-    cells: dict[tuple[int, str, float], list[Record]] = {}
-    for run in records.runs:
-        cells.setdefault((int(field_of(run, "model", "d_model")), *length_of(run)), []).append(run)
-    rows = [_row(width, kind, size, pair(runs, heads_of, "num_heads")) for (width, kind, size), runs in cells.items()]
+    widths = cells(records, lambda run: (int(field_of(run, "model", "d_model")),))
+    rows = [_row(width, kind, size, pair(runs, heads_of, "num_heads")) for (width, kind, size), runs in widths.items()]
     measured = [f"{'d_model':>8} {'heads':>6} {'of size':>8} {'loss':>8} {'over the best':>14} {'90 % interval':>20}"]
     for row in rows:
         for count, loss, over in zip(row["heads"], row["loss"], row["over"], strict=True):
@@ -31,33 +29,27 @@ def heads(records: Records) -> Answer:
             measured.append(
                 f"{row['d_model']:>8} {count:>6} {row['d_model'] // count:>8} {loss:8.4f} {over:>+14.4f} {between:>20}"
             )
-    return Answer(
+    return answered(
+        records,
         question="heads",
         decided=any(row["decided"] for row in rows),
         verdict=" ".join(_sentence(row) for row in rows),
         measured=tuple(measured),
         numbers={"cells": rows},
         literature=LITERATURE,
-        runs=len(records),
-        left_out=records.left_out,
     )
 
 
 def _row(width: int, kind: str, size: float, paired: Paired) -> dict[str, Any]:
     over = paired.mean - paired.mean.min()
-    margin = paired.margin()
+    told = paired.told()
     return {
+        **told,
         "d_model": width,
         "length": {kind: size},
         "heads": list(paired.values),
-        "loss": paired.mean.tolist(),
         "over": over.tolist(),
-        "losses": paired.loss.tolist(),
-        "seeds": list(paired.seeds),
-        "margin": margin,
-        "noise": paired.noise,
-        "seed_noise": paired.seed_noise,
-        "decided": bool(over.max() > margin),
+        "decided": bool(over.max() > told["margin"]),
     }
 
 

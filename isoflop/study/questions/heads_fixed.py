@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from isoflop.record import Floats, Record, Records
-from isoflop.study.questions.answer import Answer, Cited, differ_only_in, field_of, heads_of
+from isoflop.study.questions.answer import Answer, Cited, answered, differ_only_in, field_of, heads_of
 
 NEGLIGIBLE = 0.05
 """A fifth of what the exponents of arXiv:2001.08361 and arXiv:2203.15556, 0.73 and 0.50, are apart."""
@@ -55,15 +55,14 @@ def heads_fixed(records: Records) -> Answer:
         "same_runs": sum(sweeps[0][key].id == sweeps[1][key].id for key in common),
     }
     decided, verdict = _verdict(numbers)
-    return Answer(
+    return answered(
+        records,
         question="heads-fixed",
         decided=decided,
         verdict=verdict,
         measured=tuple(_table(numbers)),
         numbers=numbers,
         literature=LITERATURE,
-        runs=len(records),
-        left_out=records.left_out,
     )
 
 

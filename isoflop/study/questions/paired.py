@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from isoflop.record import Floats, Record
+from isoflop.record import Floats, Record, Records
+from isoflop.study.questions.answer import length_of
 
 LEVEL = 90.0
 """Per cent of an interval."""
@@ -70,6 +71,25 @@ class Paired:
         scale = np.sqrt(self.freedom / rng.chisquare(self.freedom, (draws, 1)))
         drawn = rng.standard_normal((draws, len(self.values)))
         return np.asarray(self.mean + drawn * scale * self.noise / np.sqrt(len(self.seeds)))
+
+    def told(self) -> dict[str, Any]:
+        """Plain values that a sentence and a figure need."""
+        return {
+            "loss": self.mean.tolist(),
+            "losses": self.loss.tolist(),
+            "seeds": list(self.seeds),
+            "margin": self.margin(),
+            "noise": self.noise,
+            "seed_noise": self.seed_noise,
+        }
+
+
+def cells(records: Records, key: Callable[[Record], Any] = lambda run: ()) -> dict[tuple[Any, ...], list[Record]]:
+    """Return the runs that are compared with each other: of one key, and of one length, in FLOPs or in tokens."""
+    out: dict[tuple[Any, ...], list[Record]] = {}
+    for run in records.runs:
+        out.setdefault((*key(run), *length_of(run)), []).append(run)
+    return out
 
 
 def pair(runs: Sequence[Record], setting: Callable[[Record], Any], what: str) -> Paired:

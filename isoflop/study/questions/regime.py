@@ -6,7 +6,7 @@ import numpy as np
 
 from isoflop.law.diagnose import SURE, diagnose
 from isoflop.record import Floats, Records
-from isoflop.study.questions.answer import Answer, Cited
+from isoflop.study.questions.answer import Answer, Cited, answered
 
 LAW = "chinchilla"
 TOO_WIDE = 0.1
@@ -42,7 +42,8 @@ def regime(records: Records) -> Answer:
     }
     decided, verdict = _verdict(N, a, 1.645 * sd, start)
     rows = zip(N, known["runs"], a, sd, strict=True)
-    return Answer(
+    return answered(
+        records,
         question="regime",
         decided=decided,
         verdict=verdict,
@@ -52,8 +53,6 @@ def regime(records: Records) -> Answer:
         ),
         numbers=numbers,
         literature=LITERATURE,
-        runs=len(records),
-        left_out=records.left_out,
     )
 
 

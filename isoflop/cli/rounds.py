@@ -1,0 +1,160 @@
+"""`isoflop next STUDY --run`: fit, propose, train, and again."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isoflop.cli.study import display
+from isoflop.flops import compute
+from isoflop.law.advise import FAR
+from isoflop.study import drive, propose
+from isoflop.study.failures import quarantined
+from isoflop.study.ledger import Amount, Ledger
+from isoflop.study.rounds import Known, Round, keep, read_rounds
+
+if TYPE_CHECKING:
+    from isoflop.cli.next import Going
+    from isoflop.law.fit import Fit
+    from isoflop.record import Record
+    from isoflop.study.drive import Planned
+    from isoflop.study.study import Study
+
+
+def run_rounds(
+    folder: Path, going: Going, *, allowance: float, law: str, json: bool, **wishes: float | int | None
+) -> None:
+    """Train rounds until their runs together have spent the allowance, or the forecast is narrow enough; print each.
+
+    A round is written down before it is trained, so whoever repeats the command goes on with it.
+    """
+    study = drive.open_study(folder)
+    propose.check_study(study)
+    for done in read_rounds(folder):
+        if done.after is not None:
+            _tell(done, folder, study, allowance, json=json)
+    while True:
+        made = read_rounds(folder)
+        if not made or made[-1].after is not None:
+            fitted = propose.fit_folder(folder, law)
+            target = wishes["target"] or (made[-1].target if made else propose.default_target(fitted, allowance))
+            before = made[-1].after if made and made[-1].target == target else None
+            before = before or propose.known(fitted, target)
+            left = allowance - charged(folder, study, made)
+            if reason := _enough(before, fitted, left, going.until_width, wishes):
+                print(f"{folder}: {reason}", file=sys.stderr if json else sys.stdout)
+                return
+            part = _part(allowance / going.rounds, left, _least(fitted, wishes))
+            asked = {**wishes, "target": target}
+            new = propose.propose(study, fitted, before, number=len(made) + 1, allowance=part, **asked)
+            made.append(keep(folder, new))
+        _train(folder, study, made[-1], workers=going.workers, quiet=json)
+        after = propose.known(propose.fit_folder(folder, law), made[-1].target)
+        _tell(keep(folder, replace(made[-1], after=after)), folder, study, allowance, json=json)
+
+
+def _enough(
+    now: Known, fitted: Fit, left: float, until_width: float | None, wishes: Mapping[str, float | int | None]
+) -> str | None:
+    """Why there is no further round; None if there is."""
+    if until_width is not None and now.width <= until_width:
+        return f"the loss is known within ± {now.width:.2%}, as narrow as asked"
+    if FAR * max(left, 0.0) < _least(fitted, wishes):
+        return f"the allowance is spent: {max(left, 0.0):.3g} FLOPs are left, too few for a round"
+    return None
+
+
+def _least(fitted: Fit, wishes: Mapping[str, float | int | None]) -> float:
+    return wishes.get("smallest") or float(fitted.records.C.min())
+
+
+def _part(share: float, left: float, least: float) -> float:
+    """FLOPs of a round: its share, or what is left where a share more would leave too few for another."""
+    part = max(share, least / FAR)
+    return left if left - part < least / FAR else part
+
+
+def charged(folder: Path, study: Study, rounds: list[Round]) -> float:
+    """FLOPs that rounds took of the allowance: each run once, however often it began; a failed one what it used."""
+    used = Ledger(folder, study).charges()
+    total = 0.0
+    for made in rounds:
+        for run in drive.plan_round(study, folder, made):
+            failed = run.record is None and quarantined(run.folder)
+            total += used.get(f"runs/{run.config.id}", Amount()).flops if failed else run.flops
+    return total
+
+
+def _train(folder: Path, study: Study, made: Round, *, workers: int | None, quiet: bool) -> None:
+    """Train what of a round is not done; leave with exit code 1 if a run is lost."""
+    planned = sorted(drive.plan_round(study, folder, made), key=lambda run: -run.flops)
+    with display(planned, quiet=quiet) as show:
+        failures = drive.drive(planned, workers=workers, ledger=Ledger(folder, study), on_event=show)
+    for failure in failures:
+        print(f"isoflop: {failure.run.name} {failure.kind}: {failure.reason}", file=sys.stderr)
+    if failures:
+        print(f"isoflop: `isoflop study retry {folder}` lets these be tried again", file=sys.stderr)
+        sys.exit(1)
+
+
+def _tell(made: Round, folder: Path, study: Study, allowance: float, *, json: bool) -> None:
+    planned = drive.plan_round(study, folder, made)
+    records = drive.records(planned)
+    rows = [_row(made, i, run, records.get(run.folder)) for i, run in enumerate(planned)]
+    if json:
+        spent = sum(run.flops for run in planned)
+        print(json_module.dumps({**_plain(made), "flops": spent, "allowance": allowance, "runs": rows}), flush=True)
+        return
+    assert made.after is not None
+    lines = [
+        f"round {made.number}: {len(rows)} runs for {sum(run.flops for run in planned):.3g} of {allowance:.3g} FLOPs",
+        f"  before, {_known(made.before, made.target)}",
+        f"  {'d_model':>7} {'seed':>4} {'tokens':>9} {'FLOPs':>9} {'expected':>8} {'measured':>8}  for",
+    ]
+    for row in rows:
+        measured = row["status"] if row["loss"] is None else f"{row['loss']:.4f}"
+        lines.append(
+            f"  {row['d_model']:>7} {row['seed']:>4} {row['tokens']:>9.3g} {row['flops']:>9.3g} "
+            f"{row['expected']:>8.4f} {measured:>8}  {row['why']}"
+        )
+    before, after = made.before.width, made.after.width
+    lines += [
+        f"  after, {_known(made.after, made.target)}",
+        f"  the interval of the loss went from ± {before:.2%} to ± {after:.2%}, that of the exponent from "
+        f"{_breadth(made.before):.3f} to {_breadth(made.after):.3f}",
+        "",
+    ]
+    print("\n".join(lines), flush=True)
+
+
+def _row(made: Round, index: int, run: Planned, record: Record | None) -> dict[str, Any]:
+    return {
+        "id": run.config.id,
+        "d_model": run.config.model.d_model,
+        "seed": run.config.train.seed,
+        "tokens": run.flops / compute(run.config.model),
+        "flops": run.flops,
+        "expected": made.expected[index],
+        "loss": None if record is None else record.loss,
+        "status": "pending" if record is None else record.status,
+        "why": made.why[index],
+    }
+
+
+def _plain(made: Round) -> dict[str, Any]:
+    return {"round": made.number, "target": made.target, "before": asdict(made.before), "after": asdict(made.after)}  # type: ignore[arg-type]
+
+
+def _known(now: Known, target: float) -> str:
+    return (
+        f"from {now.runs} runs: N* ∝ C^{now.exponent:.3f} ({now.exponent_low:.3f} to {now.exponent_high:.3f}); at "
+        f"{target:.3g} FLOPs N* {now.params:.3g}, loss {now.loss:.4f} ± {now.width:.2%}"
+    )
+
+
+def _breadth(now: Known) -> float:
+    return now.exponent_high - now.exponent_low
