@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from isoflop.config import PARTS, part_from
 from isoflop.fields import of_their_types
 from isoflop.files import read_json, write_json
 
@@ -25,6 +27,26 @@ SYMBOLS: Mapping[str, str] = {
     "M": "tokens per parameter",
 }
 """The papers' letters, and the fields that they stand for; M is D/N."""
+LEAST, MOST = 1e-9, 1e40
+"""Beyond these a number is a slip of the pen, and its powers no longer fit into a double."""
+NUMBERS = ("seconds", "tokens_per_second", "lr", "steps", "seed", "noise_scale")
+"""What of the measured is reckoned with, where it is there."""
+
+
+def of_a_run(named: str, value: float) -> None:
+    """Check a number of parameters, tokens or FLOPs that somebody asks about.
+
+    Args:
+        named: What is wrong, such as `--flops 0`.
+        value: The number.
+
+    Raises:
+        ValueError: no run has it.
+    """
+    if not 0 < value < math.inf:
+        raise ValueError(f"{named} must be a positive, finite number")
+    if not LEAST < value < MOST:
+        raise ValueError(f"{named} is of no run; give a number between {LEAST:g} and {MOST:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +102,34 @@ class Record:
         record = cls(**value)
         try:
             of_their_types(record)
-        except ValueError as error:
+            _numbers(record.measured)
+            config = _whole(record.config)
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{where}: {error}; delete it and repeat the run") from None
         if record.status == "complete" and not record.params:
             raise ValueError(f"{where}: params={{}} says nothing of the size of the model; repeat the run")
-        return record
+        return record if config is record.config else replace(record, config=config)
+
+
+def _numbers(measured: Mapping[str, Any]) -> None:
+    for name in NUMBERS:
+        value = measured.get(name)
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= MOST
+        ):
+            raise ValueError(f"measured {name}={value!r} must be a number")
+
+
+def _whole(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Check the parts of a run's configuration; fields that an older run lacks get their defaults."""
+    whole = dict(config)
+    for name, kind in PARTS.items():
+        if name in config:
+            if not isinstance(config[name], Mapping):
+                raise ValueError(f"config {name}={config[name]!r} must be named values")
+            part = part_from(kind, config[name])
+            whole[name] = {f.name: getattr(part, f.name) for f in fields(kind)} | dict(config[name])
+    return config if whole == config else whole
 
 
 @dataclass(frozen=True)

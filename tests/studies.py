@@ -87,7 +87,7 @@ def write_forecast(folder: Path, *, measured: bool = True, off: float = 0.0) -> 
         low=loss - 0.04,
         high=loss + 0.04,
         level=0.9,
-        basis="made up",
+        basis=f"made up for {folder.name}",
         made="2026-01-01T00:00:00+00:00",
         isoflop="0",
         inputs={},

@@ -131,7 +131,13 @@ def test_the_cost_of_a_trunk() -> None:
     [
         ({"allowance": 0.0}, "flops=0 must be a positive, finite number"),
         ({"target": -1.0}, "target=-1 must be a positive, finite number"),
-        ({"noise": 0.0}, "noise=0 must be a positive, finite number"),
+        (
+            {"noise": 0.0},
+            "noise=0 is the standard deviation of ln loss between equal runs; give a number from 1e-06 to 1",
+        ),
+        ({"noise": 1e300}, r"noise=1e\+300 is the standard deviation"),
+        ({"target": 1e-300}, "target=1e-300 is of no run"),
+        ({"target": 1e15}, r"target=1e\+15 lies below all runs of .*, whose least took 6e\+18 FLOPs"),
         ({"smallest": float("nan")}, "smallest=nan must be a positive, finite number"),
         ({"target": float("inf")}, "target=inf must be a positive, finite number"),
         (

@@ -131,7 +131,7 @@ def test_the_command_goes_through_all_series_and_cuts(tmp_path: Path, capsys) ->
 def test_the_command_says_what_it_leaves_out(tmp_path: Path, capsys) -> None:
     source = write(tmp_path / "runs.csv", one=study(), small=study(budgets=2))
     assert main(["backtest", str(source), "--bootstrap", "5", "--cut", "10", "--series", "one"]) == 0
-    assert "1/10     15    10" in capsys.readouterr().out
+    assert "1/10     15       10" in capsys.readouterr().out
     assert main(["backtest", str(source), "--bootstrap", "5", "--cut", "10"]) == 0
     assert "left out, 1/10 of the largest FLOPs: no run of" in capsys.readouterr().out
     assert main(["backtest", str(source), "--bootstrap", "5", "--cut", "10", "--series", "small"]) == 2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from isoflop.study.calibration import calibrate, find, keep, look, loss_of
+from isoflop.study.calibration import Outcome, calibrate, distinct, find, keep, look, loss_of
 from isoflop.study.locked import Locked, Score, read_locked
 from tests.studies import write_forecast, write_run, write_study
 
@@ -92,3 +92,13 @@ def test_a_record_must_be_of_the_run_that_was_forecast(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="run large ended as diverged and has no loss"):
         loss_of(lost, read_locked(path))
     assert look(path).score is None and "ended as diverged" in (look(path).lacks or "")
+
+
+def test_copies_of_a_forecast_count_once_and_as_measured(tmp_path: Path) -> None:
+    other, scored = replace(LOCKED, tokens=3e7), Score(LOCKED, 2.0)
+    rows = [(LOCKED, None), (other, None), (LOCKED, scored), (LOCKED, None)]
+    found = [Outcome(Path(f"{i}.json"), locked, score, None, ()) for i, (locked, score) in enumerate(rows)]
+    kept, notes = distinct(found)
+    assert kept == [found[2], found[1]]
+    assert notes == ["2.json is a copy of 0.json; they count once", "3.json is a copy of 0.json; they count once"]
+    assert distinct(found[:2]) == (found[:2], [])

@@ -43,6 +43,17 @@ def test_version(capsys) -> None:
         (["train", "--d_model", "65", "--num_heads", "4"], "d_model=65 does not split into num_heads=4 equal heads"),
         (["train", "--steps", "3"], "no data was given"),
         (["train", "--batch_size", "1.5"], "'1.5' must be a whole number"),
+        (["train", "--batch_size", "inf"], "'inf' must be a whole number"),
+        (
+            ["predict", "--published", "hoffmann2022", "--params", "1,000", "--tokens", "1"],
+            "--params '1,000' may be 1000 or 1.000; write it without the comma",
+        ),
+        (
+            ["predict", "--published", "kaplan2020", "--params", "1e-300", "--tokens", "1"],
+            "--params 1e-300 is of no run; give a number between 1e-09 and 1e+40",
+        ),
+        (["optimal", "--published", "hoffmann2022", "--flops", "1e300"], "--flops 1e+300 is of no run"),
+        (["fit", "runs.csv", "--params", "body"], "has no option '--params', perhaps you meant '--params-"),
     ],
 )
 def test_bad_input_gets_one_line_and_exit_code_2(args: list[str], said: str, capsys) -> None:
@@ -118,7 +129,18 @@ def test_what_has_no_place_is_named(capsys) -> None:
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    command = [sys.executable, "-m", "isoflop", "predict", "--law", "hoffmann2022", "--params", "1", "--tokens", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "isoflop",
+        "predict",
+        "--published",
+        "hoffmann2022",
+        "--params",
+        "1",
+        "--tokens",
+        "1",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()

@@ -60,4 +60,4 @@ def test_a_tables_seeds_are_paired(tmp_path: Path, capsys) -> None:
     assert value["pairs"] == 12 and value["correlation"] > 0.9
     assert main(["compare", *tables, "--at", "0"]) == 2 and main(["compare", *tables, "--replicates=-1"]) == 2
     said = capsys.readouterr().err
-    assert "at=0 must be a positive, finite number of FLOPs" in said and "--replicates -1 must be 0" in said
+    assert "at=0 FLOPs must be a positive, finite number" in said and "--replicates -1 must be 0" in said

@@ -47,19 +47,19 @@ def test_predict_tells_what_its_number_is(study: Path, capsys: pytest.CaptureFix
 
 
 def test_published_laws_by_name(capsys: pytest.CaptureFixture[str]) -> None:
-    answer = said(capsys, "predict", "--law", "hoffmann2022", "--params", "70B", "--tokens", "1.4T")
+    answer = said(capsys, "predict", "--published", "hoffmann2022", "--params", "70B", "--tokens", "1.4T")
     assert answer["loss"] == pytest.approx(1.69 + 406.4 / 70e9**0.34 + 410.7 / 1.4e12**0.28)
     assert answer["low"] is None and "no interval" in answer["basis"]
-    best = said(capsys, "optimal", "--law", "besiroglu2024", "--flops", "5.76e23")["budgets"][0]
+    best = said(capsys, "optimal", "--published", "besiroglu2024", "--flops", "5.76e23")["budgets"][0]
     assert best["approaches"]["the law"]["tokens_per_param"]["value"] == pytest.approx(18.39, abs=0.005)
-    shape = said(capsys, "predict", "--law", "hoffmann2022", "--preset", "70M", "--tokens", "1B")
+    shape = said(capsys, "predict", "--published", "hoffmann2022", "--preset", "70M", "--tokens", "1B")
     assert shape["params"] == 61_830_912
 
 
 @pytest.mark.parametrize("law", PUBLISHED)
 def test_every_published_law_answers(law: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert 1 < said(capsys, "predict", "--law", law, "--params", "1B", "--tokens", "20B")["loss"] < 4
-    assert 1 < said(capsys, "optimal", "--law", law, "--flops", "1e21")["budgets"][0]["loss"]["value"] < 4
+    assert 1 < said(capsys, "predict", "--published", law, "--params", "1B", "--tokens", "20B")["loss"] < 4
+    assert 1 < said(capsys, "optimal", "--published", law, "--flops", "1e21")["budgets"][0]["loss"]["value"] < 4
 
 
 def test_the_order_of_arguments_does_not_matter(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,7 +87,7 @@ def test_optimal_by_both_approaches(study: Path, capsys: pytest.CaptureFixture[s
 
 def test_a_budget_in_hours_of_a_device(capsys: pytest.CaptureFixture[str]) -> None:
     hours = ["--gpu-hours", "1000", "--device", "A100", "--mfu", "0.5"]
-    row = said(capsys, "optimal", "--law", "hoffmann2022", *hours)["budgets"][0]
+    row = said(capsys, "optimal", "--published", "hoffmann2022", *hours)["budgets"][0]
     assert row["flops"] == pytest.approx(312e12 * 3.6e6 * 0.5)
 
 
@@ -95,14 +95,20 @@ def test_a_budget_in_hours_of_a_device(capsys: pytest.CaptureFixture[str]) -> No
     ("args", "sentence"),
     [
         (["predict", "--params", "1e6", "--tokens", "1e7"], "say where the runs are"),
-        (["predict", "x.csv", "--law", "hoffmann2022", "--params", "1e6", "--tokens", "1e7"], "are two answers"),
-        (["predict", "--law", "hofmann", "--params", "1e6", "--tokens", "1e7"], "choose one of kaplan2020"),
-        (["optimal", "--law", "hoffmann2022"], "say the budget"),
-        (["optimal", "--law", "hoffmann2022", "--flops=-1e20"], "must be a positive, finite number"),
-        (["optimal", "--law", "hoffmann2022", "--flops", "inf"], "must be a positive, finite number"),
-        (["predict", "--law", "hoffmann2022", "--params", "0", "--tokens", "1e7"], "--params 0 must be a positive"),
-        (["predict", "--law", "kaplan2020", "--params-count", "total", "--preset", "70M"], "counts N as body, not as"),
-        (["optimal", "--law", "hoffmann2022", "--gpu-hours", "1", "--device", "abacus"], "is not known"),
+        (["predict", "x.csv", "--published", "hoffmann2022", "--params", "1e6", "--tokens", "1e7"], "are two answers"),
+        (["predict", "--published", "hofmann", "--params", "1e6", "--tokens", "1e7"], "choose one of kaplan2020"),
+        (["optimal", "--published", "hoffmann2022"], "say the budget"),
+        (["optimal", "--published", "hoffmann2022", "--flops=-1e20"], "must be a positive, finite number"),
+        (["optimal", "--published", "hoffmann2022", "--flops", "inf"], "must be a positive, finite number"),
+        (
+            ["predict", "--published", "hoffmann2022", "--params", "0", "--tokens", "1e7"],
+            "--params 0 must be a positive",
+        ),
+        (
+            ["predict", "--published", "kaplan2020", "--params-count", "total", "--preset", "70M"],
+            "counts N as body, not as",
+        ),
+        (["optimal", "--published", "hoffmann2022", "--gpu-hours", "1", "--device", "abacus"], "is not known"),
         (["optimal", "--flops", "1e20"], "say where the runs are"),
     ],
 )
@@ -209,3 +215,13 @@ def test_a_diverged_target_has_no_score(tmp_path: Path, capsys: pytest.CaptureFi
     path = folder / "target" / "large" / "record.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"loss": None, "status": "diverged"}))
     assert "ended as diverged" in refused(capsys, "score", str(folder))
+
+
+def test_far_below_the_runs_is_told(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    note = "times below the smallest run, where laws bend and no interval was ever tested"
+    below, among = said(capsys, "predict", str(study), "--params", "1e3", "--flops", "1e9"), None
+    assert any(note in one for one in below["notes"])
+    among = said(capsys, "predict", str(study), "--params", "1e4", "--flops", "1e11")
+    assert not any(note in one for one in among["notes"])
+    best = said(capsys, "optimal", str(study), "--flops", "1e9", "1e11")
+    assert [one.split(":")[0] for one in best["notes"] if note in one] == ["C = 1e+09"]

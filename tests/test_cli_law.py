@@ -41,9 +41,9 @@ def test_the_report_names_what_it_says(table: Path, tmp_path: Path, capsys) -> N
     assert main(["fit", str(table), "--bootstrap", "50", "--out", str(tmp_path / "fit.json")]) == 0
     out = capsys.readouterr().out
     assert "28 runs" in out and "identified" in out and "approach 2           a = 0.50" in out
-    assert "N* at C = 1e+21 FLOPs, ten times the largest run; --at asks another" in out
+    assert "N* at C = 1e+21 FLOPs, ten times the largest run; --target asks another" in out
     assert "model uncertainty: a from 0." in out
-    assert main(["fit", str(table), "--bootstrap", "50", "--at", "1e22", "--out", str(tmp_path / "fit.json")]) == 0
+    assert main(["fit", str(table), "--bootstrap", "50", "--target", "1e22", "--out", str(tmp_path / "fit.json")]) == 0
     assert "N* at C = 1e+22 FLOPs; 90 %" in capsys.readouterr().out
 
 
@@ -70,8 +70,8 @@ def test_no_intervals_when_none_are_asked_for(table: Path, tmp_path: Path, capsy
     for absurd in ("1", "10000000"):
         assert main(["fit", str(table), "--bootstrap", absurd, "--out", out]) == 2
         assert f"--bootstrap {absurd} must be 0" in capsys.readouterr().err
-    assert main(["fit", str(table), "--at", "-3", "--out", out]) == 2
-    assert "--at -3 must be a positive, finite number of FLOPs" in capsys.readouterr().err
+    assert main(["fit", str(table), "--target", "-3", "--out", out]) == 2
+    assert "--target -3 FLOPs must be a positive, finite number" in capsys.readouterr().err
 
 
 def test_a_single_run_is_no_source(tmp_path: Path, capsys) -> None:
@@ -81,7 +81,7 @@ def test_a_single_run_is_no_source(tmp_path: Path, capsys) -> None:
 
 
 def test_a_count_that_the_source_lacks_is_refused(table: Path, capsys) -> None:
-    assert main(["fit", str(table), "--params", "body"]) == 2
+    assert main(["fit", str(table), "--params-count", "body"]) == 2
     assert "params='body' is not known" in capsys.readouterr().err
 
 

@@ -19,7 +19,9 @@ def told(capsys: pytest.CaptureFixture[str], *args: str) -> str:
 
 
 def test_a_plan_by_a_published_law(capsys: pytest.CaptureFixture[str]) -> None:
-    out = told(capsys, "--law", "hoffmann2022", "--device", "h100", "--count", "64", "--hours", "240", "--price", "2")
+    out = told(
+        capsys, "--published", "hoffmann2022", "--device", "h100", "--count", "64", "--hours", "240", "--price", "2"
+    )
     for part in (
         "arXiv:2203.15556",
         "d_model",
@@ -76,15 +78,24 @@ def test_own_runs_lend_the_plan_their_parts(tmp_path: Path, capsys: pytest.Captu
         ((), "a budget is --flops, or --hours with --device, but neither was given"),
         (("--flops", "1e20", "--hours", "3"), "but both was given"),
         (("--hours", "3"), "--hours 3 needs --device"),
-        (("--flops", "1e20"), "a plan needs runs (a SOURCE) or a published law (--law NAME), but neither"),
-        (("--flops", "1e20", "--law", "hoffman"), "law='hoffman' is not published here"),
-        (("--flops", "1e20", "--law", "hoffmann2022", "--device", "h10"), "device='h10' is not known, perhaps"),
-        (("--flops", "1e20", "--law", "hoffmann2022", "--price", "2"), "--price 2 is for an hour of a device"),
-        (("--flops", "nan", "--law", "hoffmann2022"), "flops=nan of a plan must be a positive, finite number"),
-        (("--flops", "1e20", "--law", "hoffmann2022", "--device", "h100", "--price=-2"), "--price -2 of a device"),
-        (("--flops", "1e20", "--law", "hoffmann2022", "--bootstrap=-4"), "--bootstrap -4 must be 0 (no intervals) or"),
-        (("--flops", "1e20", "--law", "hoffmann2022", "--params-count", "body"), "counts N in its own way"),
-        (("--flops", "1e20", "--law", "hoffmann2022", "--max_params", "9"), "max_params=9 is less than the smallest"),
+        (("--flops", "1e20"), "a plan needs runs (a SOURCE) or a published law (--published NAME), but neither"),
+        (("--flops", "1e20", "--published", "hoffman"), "law='hoffman' is not published here"),
+        (("--flops", "1e20", "--published", "hoffmann2022", "--device", "h10"), "device='h10' is not known, perhaps"),
+        (("--flops", "1e20", "--published", "hoffmann2022", "--price", "2"), "--price 2 is for an hour of a device"),
+        (("--flops", "nan", "--published", "hoffmann2022"), "--flops nan must be a positive, finite number"),
+        (
+            ("--flops", "1e20", "--published", "hoffmann2022", "--device", "h100", "--price=-2"),
+            "--price -2 of a device",
+        ),
+        (
+            ("--flops", "1e20", "--published", "hoffmann2022", "--bootstrap=-4"),
+            "--bootstrap -4 must be 0 (no intervals) or",
+        ),
+        (("--flops", "1e20", "--published", "hoffmann2022", "--params-count", "body"), "counts N in its own way"),
+        (
+            ("--flops", "1e20", "--published", "hoffmann2022", "--max_params", "9"),
+            "max_params=9 is less than the smallest",
+        ),
     ],
 )
 def test_what_is_refused(args: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,15 +104,15 @@ def test_what_is_refused(args: tuple[str, ...], message: str, capsys: pytest.Cap
 
 def test_served_and_repeated_tokens_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--flops", "1e21", "--unique-tokens", "10B", "--inference-tokens", "1T", "--tokens-per-param")
-    assert "fixes what inference_tokens" in told(capsys, "--law", "besiroglu2024", *options, "20")
-    out = told(capsys, "--law", "besiroglu2024", *options[:-1])
+    assert "fixes what inference_tokens" in told(capsys, "--published", "besiroglu2024", *options, "20")
+    out = told(capsys, "--published", "besiroglu2024", *options[:-1])
     assert "epochs" in out and "training and serving together" in out and "arXiv:2305.16264" in out
 
 
 def test_a_tiny_table_gets_a_vocabulary_of_its_size(capsys: pytest.CaptureFixture[str]) -> None:
-    small = told(capsys, "--law", "besiroglu2024", "--flops", "1e14")
+    small = told(capsys, "--published", "besiroglu2024", "--flops", "1e14")
     assert "vocabulary 256, context 256" in small and "would take over half" in small
-    asked = told(capsys, "--law", "besiroglu2024", "--flops", "1e17", "--preset", "70M")
+    asked = told(capsys, "--published", "besiroglu2024", "--flops", "1e17", "--preset", "70M")
     assert "vocabulary 50257, context 128" in asked and "would take over half" not in asked
 
 

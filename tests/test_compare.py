@@ -53,7 +53,8 @@ def test_noise_that_hides_the_difference_is_said_with_what_would_help() -> None:
     a, b = (recipe(k, 0.15, budgets=EIGHT, noise=e) for k, e in zip((400, 399), noise, strict=True))
     made = compare(a, b, replicates=200)
     assert made.verdict.startswith("not decided by these runs; ") and "further points like these" in made.verdict
-    same = compare(a, a, replicates=200)
+    b = recipe(400, 0.15, budgets=EIGHT, noise=noise[0] + 1e-9 * np.arange(8))
+    same = compare(a, b, replicates=200)
     assert "more than 1000 further points" in same.verdict
 
 
@@ -128,9 +129,9 @@ def test_tokens_and_hours_are_counted_too() -> None:
         ({"budgets": (1e17, 1e18)}, {"floor": "free"}, "B has budgets: 2, where a frontier with a free floor needs 3"),
         ({}, {"floor": 9.0}, "floor=9 must lie below every loss of A, whose least is"),
         ({}, {"per": "hour"}, "per='hour' needs what run 0-None-1.0 of A did not measure"),
-        ({}, {"at": -1.0}, "at=-1 must be a positive, finite number of FLOPs"),
-        ({}, {"at": 0.0}, "at=0 must be a positive, finite number"),
-        ({}, {"at": float("nan")}, "at=nan must be a positive, finite number"),
+        ({}, {"at": -1.0}, "at=-1 FLOPs must be a positive, finite number"),
+        ({}, {"at": 0.0}, "at=0 FLOPs must be a positive, finite number"),
+        ({}, {"at": float("nan")}, "at=nan FLOPs must be a positive, finite number"),
         ({}, {"replicates": -1}, r"--replicates -1 must be 0 \(no intervals\) or 10 to 100000"),
         ({}, {"replicates": 1}, "--replicates 1 must be 0"),
     ],
@@ -152,3 +153,12 @@ def test_runs_at_one_value_of_what_is_counted_are_refused() -> None:
     runs = [replace(one, runs=tuple(replace(run, measured={"seconds": 3600.0}) for run in one.runs)) for one in both]
     with pytest.raises(ValueError, match="has runs at 1 different values of what is counted"):
         compare(*runs, per="hour")
+
+
+def test_a_recipe_beside_itself_is_not_decided() -> None:
+    a = recipe(400, 0.15)
+    for options in ({}, {"replicates": 0}, {"floor": "free"}):
+        assert compare(a, a.take(np.arange(len(a))[::-1]), **options).verdict.startswith(
+            "not decided: A and B are the same runs"
+        )
+    assert "same runs" not in compare(a, recipe(401, 0.15)).verdict

@@ -73,7 +73,9 @@ def test_what_the_law_does_not_know_shows_in_the_residuals() -> None:
 def test_an_early_regime_of_other_rules_is_found() -> None:
     records = simulate(0.001)
     runs = tuple(replace(run, loss=run.loss * (1.6 if run.params["given"] < 2e7 else 1)) for run in records.runs)
-    assert "warning: a settles from N = 2.5e+07" in said(diagnose(replace(records, runs=runs)), "regime")
+    assert "warning: from N = 2.5e+07 on a agrees with all later" in said(
+        diagnose(replace(records, runs=runs)), "regime"
+    )
 
 
 def test_two_counts_of_n_are_suspected() -> None:
@@ -110,7 +112,7 @@ def test_the_command(tmp_path: Path, capsys) -> None:
     assert main(["diagnose", str(tmp_path / "t.csv"), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["runs"] == 48 and set(printed["parameters"]) == {"E", "A", "B", "alpha", "beta"}
-    assert main(["diagnose", str(tmp_path / "t.csv"), "--params", "body"]) == 2
+    assert main(["diagnose", str(tmp_path / "t.csv"), "--params-count", "body"]) == 2
 
 
 @needs_shared
@@ -128,3 +130,33 @@ def test_public_tables_betray_what_their_readme_says() -> None:
     assert "saw their tokens over 4 times" in said(diagnose(read(SHARED / "datablations.csv", series="c4")), "repeats")
     porian = diagnose(read(SHARED / "porian.csv", series="owt2/base/long/kaplan/standard/val"))
     assert "132 of 132 losses" in said(porian, "schedules") and "bend along C" in said(porian, "trends")
+
+
+def test_one_n_and_d_with_several_losses_is_told() -> None:
+    assert said(diagnose(simulate()), "rates") == ""
+    records = simulate()
+    worse = [replace(run, id=f"{run.id}x", loss=run.loss * 1.1) for run in records.runs[:5]]
+    found = said(diagnose(replace(records, runs=(*records.runs, *worse))), "rates")
+    assert "5 pairs of N and D have runs whose losses differ by more than 2 %, such as 0-" in found
+    slow, fast = ([replace(run, measured={"lr": lr}) for run in runs] for lr, runs in ((1, worse), (2, records.runs)))
+    found = said(diagnose(replace(records, runs=(*fast, *slow))), "rates")
+    assert "5 of 53 runs share their N and D with a better one of another learning rate or batch" in found
+
+
+def test_cut_offs_that_tell_nothing_are_not_called_good() -> None:
+    records = simulate()
+    few = records.take((records.N > 5e7) & (records.D > 5e9))
+    assert said(diagnose(few), "regime").startswith("note: too few runs, or too few values of N")
+    assert "note: without the smallest" in said(diagnose(simulate(0.05)), "regime")
+    assert " ± " in said(diagnose(records), "regime")
+
+
+def test_fit_and_diagnose_use_the_same_words(tmp_path: Path, capsys) -> None:
+    rows = [f"{run.params['given']},{run.tokens},{run.loss}" for run in simulate(0.03).runs]
+    (tmp_path / "t.csv").write_text("params,tokens,loss\n" + "\n".join(rows))
+    assert main(["fit", str(tmp_path / "t.csv"), "--out", str(tmp_path / "f.json"), "--json"]) == 0
+    fitted = json.loads(capsys.readouterr().out)["parameters"]
+    assert main(["diagnose", str(tmp_path / "t.csv"), "--json"]) == 0
+    assert {name: p["status"] for name, p in fitted.items()} == json.loads(capsys.readouterr().out)["findings"][0][
+        "numbers"
+    ]["status"]

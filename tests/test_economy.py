@@ -40,3 +40,10 @@ def test_tokens_to_reach_a_loss() -> None:
     assert tokens_to_reach(2 + 1000 * 1e10**-0.35, D, curve) == pytest.approx(1e10, rel=1e-4)
     assert tokens_to_reach(2.0, D, curve) is None
     assert tokens_to_reach(9.0, D, curve) is None
+
+
+def test_a_flat_curve_reaches_its_loss_where_it_becomes_flat() -> None:
+    D = np.array([1.0, 10.0, 100.0, 1000.0])
+    assert tokens_to_reach(2.0, D, np.array([3.0, 2.0, 2.0, 2.0])) == pytest.approx(10)
+    assert tokens_to_reach(2.5, D, np.array([3.0, 2.0, 2.0, 2.0])) == pytest.approx(10**0.5)
+    assert tokens_to_reach(1.9, D, np.array([3.0, 2.0, 2.0, 2.0])) is None

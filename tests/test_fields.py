@@ -54,5 +54,5 @@ def test_a_word_for_a_number_in_a_file_is_no_traceback(tmp_path: Path, capsys: p
     study.write_text('[design]\nbudgets = [1e11]\nsizes = "three"\n[model]\npreset = "small"\n')
     assert "sizes='three' must be a whole number" in refused("study", "run", str(study))
     model.write_text('{"d_model": "64"}')
-    asked = ["--law", "hoffmann2022", "--tokens", "1e9", "--model-config", str(model)]
+    asked = ["--published", "hoffmann2022", "--tokens", "1e9", "--model-config", str(model)]
     assert "d_model='64' must be a whole number" in refused("predict", *asked)

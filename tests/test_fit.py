@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoflop.law.fit import OBJECTIVES, Fit, fit
+from isoflop.law.fit import OBJECTIVES, Fit, fit, statuses
 from isoflop.law.laws import LAWS
+from isoflop.law.solve import bounds
 from isoflop.record import Records
 from tests.runs import cs336, hoffmann240, hoffmann245, isoflop_grid, runs
 
@@ -252,3 +253,13 @@ def test_an_edited_fit_is_refused(tmp_path: Path, edit: dict) -> None:
     path.write_text(json.dumps(fit(NOISY).to_dict() | edit))
     with pytest.raises(ValueError, match=r"is not a fit .*make it anew with `isoflop fit`"):
         Fit.read(path)
+
+
+def test_on_a_bound_nothing_else_is_identified_but_a_floor_may_be_nought() -> None:
+    law = LAWS["chinchilla"]
+    low, high = bounds(law)
+    middle = (low + high) / 2
+    at = {name: np.where(np.array(law.parameters) == name, low, middle) for name in ("alpha", "E")}
+    for name, others in (("alpha", "flat valley"), ("E", "identified")):
+        found = dict(zip(law.parameters, statuses(law, at[name], at[name] - 0.1, at[name] + 0.1), strict=True))
+        assert found.pop(name) == "on bound" and set(found.values()) == {others}

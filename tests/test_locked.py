@@ -102,7 +102,9 @@ def test_a_score_tells_hit_from_miss(study: Path) -> None:
     assert Score(made, made.high * 1.01).interval_score == pytest.approx(width + 20 * math.log(1.01))
 
 
-@pytest.mark.parametrize("change", [{"low": None}, {"loss": 0.0}, {"loss": "x"}, {"inputs": 5}, {"level": 1.0}])
+@pytest.mark.parametrize(
+    "change", [{"low": None}, {"loss": 0.0}, {"low": 9.0}, {"high": 1e-3}, {"loss": "x"}, {"inputs": 5}, {"level": 1.0}]
+)
 @pytest.mark.usefixtures("unchecked")
 def test_a_forecast_that_lies_is_refused(change: dict, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lock_target(study)

@@ -8,10 +8,11 @@ import pytest
 
 from isoflop.config import OptimConfig, TrainConfig
 from isoflop.flops import compute, count_params, params_by_convention
+from isoflop.law.basis import Basis, fitted, published
 from isoflop.law.fit import Fit, Parameter, fit
 from isoflop.law.forecast import forecast
 from isoflop.law.laws import PUBLISHED, optimum
-from isoflop.law.plan import SAME_LOSS, Basis, deviations, fitted, optimal_size, plan, published
+from isoflop.law.plan import SAME_LOSS, deviations, optimal_size, plan
 from isoflop.law.shape import SLACK, Wishes
 from isoflop.law.uncertainty import bootstrap
 from isoflop.presets import preset
@@ -188,4 +189,33 @@ def test_a_law_of_repeated_tokens_sees_its_runs_by_their_worth() -> None:
     basis = fitted(replace(known_fit, records=replace(runs(), runs=tuple(repeated))))
     assert pytest.approx(0.379 * runs().D, rel=2e-3) == basis.worths().D
     made = plan(basis, 1e21, LLAMA, Wishes(unique_tokens=5e9))
-    assert any("with the fit's own constants" in note for note in made.notes) and made.low is not None
+    assert any("R*_D = 15.4 as fitted to the runs" in note for note in made.notes) and made.low is not None
+
+
+def test_a_size_that_the_forecast_finds_better_is_told() -> None:
+    """The law's parameters are bent so that its N* is far from where the runs have their least losses."""
+    whole = fit(runs())
+    bent = {**whole.parameters, "A": replace(whole.parameters["A"], value=2 * whole.values["A"])}
+    notes = plan(fitted(replace(whole, parameters=bent)), 1e21, LLAMA, FREE).notes
+    (said,) = [note for note in notes if "is lower at" in note]
+    assert "lower at 0.5 times N*" in said or "lower at 0.25 times N*" in said
+    assert not any("is lower at" in note for note in plan(published("besiroglu2024"), 1e21, LLAMA, FREE).notes)
+
+
+def test_data_that_are_used_up_are_told_and_less_than_a_sequence_is_refused() -> None:
+    basis = published("besiroglu2024")
+    made = plan(basis, 1e21, LLAMA, Wishes(unique_tokens=1e6))
+    assert any("after 71.9 epochs the data have given 99 %" in note for note in made.notes)
+    assert all(row.flops_to_match is None or row.flops_to_match < 1e3 * made.budget for row in made.deviations)
+    few = plan(basis, 1e21, LLAMA, Wishes(unique_tokens=1e10)).notes
+    assert any("R*_D = 15.4 as published" in note for note in few) and not any("99 %" in note for note in few)
+    with pytest.raises(ValueError, match=r"unique_tokens=1 is less than one sequence of 2048 tokens"):
+        plan(basis, 1e21, LLAMA, Wishes(unique_tokens=1))
+
+
+def test_a_vocabulary_that_leaves_no_shape_near_the_optimum_is_told_or_refused() -> None:
+    basis = published("besiroglu2024")
+    notes = plan(basis, 1e20, preset("llama", vocab_size=10**8, context_length=2048), FREE).notes
+    assert any("no shape with this vocabulary and head is nearer to N*" in note for note in notes)
+    with pytest.raises(ValueError, match=r"with vocab_size=1e\+15, has .* parameters, more than any model"):
+        plan(basis, 1e20, preset("llama", vocab_size=10**15, context_length=2048), FREE)

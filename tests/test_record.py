@@ -2,12 +2,13 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from isoflop.record import SYMBOLS, Record, Records
+from isoflop.record import SYMBOLS, Record, Records, of_a_run
 
 RUNS = tuple(
     Record(id=f"r{n}", params={"compute": 10.0 * n, "body": 5.0 * n}, tokens=n, flops=60.0 * n * n, loss=1 / n)
@@ -39,6 +40,22 @@ def test_a_record_comes_back(tmp_path: Path) -> None:
     assert Record.read(tmp_path / "record.json") == RUNS[1]
 
 
+def test_an_older_configuration_is_filled_up(tmp_path: Path) -> None:
+    replace(RUNS[1], config={"model": {"d_model": 64}, "more": 1}).write(tmp_path / "record.json")
+    config = Record.read(tmp_path / "record.json").config
+    assert (config["model"]["d_model"], config["model"]["context_length"], config["more"]) == (64, 128, 1)
+
+
+def test_a_number_that_no_run_has_is_refused() -> None:
+    of_a_run("--flops 1e20", 1e20)
+    for value, said in (
+        (0.0, "must be a positive, finite number"),
+        (1e41, "is of no run; give a number between 1e-09"),
+    ):
+        with pytest.raises(ValueError, match=f"--flops {value:g} {said}".replace("+", "[+]")):
+            of_a_run(f"--flops {value:g}", value)
+
+
 @pytest.mark.parametrize(
     "text", ["[]", '{"id": "x"}', '{"id": 1, "params": {}, "tokens": 1, "flops": 1, "loss": 1, "z": 1}']
 )
@@ -57,6 +74,11 @@ def test_what_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
         ({"loss": "abc"}, "loss='abc' must be a number or left out"),
         ({"status": "weird"}, "status='weird' must be one of complete, diverged, failed"),
         ({"measured": None}, "measured=None must be named values"),
+        ({"measured": {"seed": "x"}}, "measured seed='x' must be a number"),
+        ({"measured": {"seconds": [3]}}, "measured seconds=[3] must be a number"),
+        ({"config": {"model": 5}}, "config model=5 must be named values"),
+        ({"config": {"model": {"d_model": "wide"}}}, "d_model='wide' must be a whole number"),
+        ({"config": {"optim": {"speed": 1}}}, "unexpected keyword argument 'speed'"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

@@ -4,6 +4,7 @@ import importlib
 import math
 import os
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from isoflop.cli.app import main
 from isoflop.law.fit import fit
 from isoflop.sources import read
 from isoflop.sources.columns import Columns
+from isoflop.sources.series import names
 
 SHARED = Path(os.environ.get("ISOFLOP_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -229,3 +231,67 @@ def test_two_thousand_broken_tables_are_read_or_refused(tmp_path: Path) -> None:
             assert str(error)
             outcomes["refused"] += 1
     assert min(outcomes.values()) > 100, outcomes
+
+
+def test_a_column_stands_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has several columns named 'L'; rename or remove all but one"):
+        read(csv(tmp_path, "N,D,L,L\n1,2,3,4\n"))
+    with pytest.raises(ValueError, match="has the columns loss and Loss for its loss; rename or remove one"):
+        read(csv(tmp_path, "N,D,loss,Loss\n1,2,3,4\n"))
+    named = read(csv(tmp_path, "N,D,loss,Loss\n1,2,3,4\n"), columns=Columns(loss_column="Loss"))
+    assert named.L[0] == 4
+    assert read(csv(tmp_path, "N,D,L,,\n1,2,3,,\n")).L[0] == 3
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    rows = ["1e6,2e7,3"] * 3 + ["1e6,2e7,"] * 5 + ["1e6,,3", "x,2e7,3", "1e6,2e7,0", "1e6,2e7,-1"]
+    with pytest.raises(ValueError) as said:
+        read(csv(tmp_path, "N,D,L\n" + "\n".join(rows) + "\n"))
+    assert str(said.value).endswith(
+        "has 9 of 12 rows that are no runs: rows 4, 5, 6 and 2 more: L is empty; fill it in or drop the row; "
+        "row 9: two of params, tokens, flops are empty; fill one in or drop the row; "
+        "row 10: N='x' is no number; write it like 1e9, 20M or 1.5B, or drop the row; and so on in 2 more"
+    )
+
+
+def test_empty_cells_that_are_worked_out_are_told(tmp_path: Path) -> None:
+    records = read(csv(tmp_path, "N,D,C,L\n1e6,2e7,1.3e14,3\n1e6,4e7,,3\n1e6,,3e14,3\n"))
+    assert list(records.C) == [1.3e14, 2.4e14, 3e14]
+    assert "D is empty in 1 of 3 rows, and taken as C/6N there; C is empty in 1 of 3 rows, and taken as 6ND there" in (
+        records.notes
+    )
+
+
+def test_columns_of_parquet_that_are_no_numbers(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    import pyarrow
+    import pyarrow.parquet
+
+    plain = {"N": [1e6, 2e6], "D": [2e7, 2e7]}
+    odd = {
+        "duration[us]": pyarrow.array([2**62, 5], pyarrow.duration("us")),
+        "timestamp[ns]": pyarrow.array([2**62, 5], pyarrow.timestamp("ns")),
+        "list<": pyarrow.array([[1.0], [2.0]]),
+        "struct<": pyarrow.array([{"a": 1}, {"a": 2}]),
+        "date32": pyarrow.array([2**30, 5], pyarrow.date32()),
+        "dictionary": pyarrow.array(["a", "b"]).dictionary_encode(),
+    }
+    for kind, column in odd.items():
+        pyarrow.parquet.write_table(pyarrow.table({**plain, "L": [3.0, 2.9], "more": column}), tmp_path / "t.parquet")
+        assert list(read(tmp_path / "t.parquet").L) == [3.0, 2.9]
+        pyarrow.parquet.write_table(pyarrow.table({**plain, "L": column}), tmp_path / "t.parquet")
+        with pytest.raises(ValueError, match=f"rows? 1(, 2)?: L='(a {re.escape(kind)}.*|a)' is no number"):
+            read(tmp_path / "t.parquet")
+    twice = pyarrow.table([plain["N"], plain["D"], [3.0, 2.0], [1.0, 2.0]], names=["N", "D", "L", "L"])
+    pyarrow.parquet.write_table(twice, tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match="is no Parquet file"):
+        read(tmp_path / "t.parquet")
+    series = pyarrow.table({**plain, "L": [3.0, 2.0], "series": ["a", "b"]})
+    pyarrow.parquet.write_table(series, tmp_path / "t.parquet")
+    assert names(tmp_path / "t.parquet") == ("a", "b")
+
+
+@pytest.mark.parametrize("width", [0.0, -4.0, math.nan, 1e9])
+def test_bytes_per_token_are_of_a_tokenizer(width: float) -> None:
+    with pytest.raises(ValueError, match=r"--bytes-per-token .* is of no tokenizer; it is a number such as 4\.2"):
+        Columns(bytes_per_token=width)

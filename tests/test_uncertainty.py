@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from isoflop.law.fit import fit
-from isoflop.law.uncertainty import bootstrap, groups, interval, profile, regroup
+from isoflop.law.uncertainty import bootstrap, generator, groups, interval, profile, regroup
 from tests.runs import hoffmann240, isoflop_grid, runs
 
 TRUTH = {"E": 1.7, "A": 400.0, "B": 1200.0, "alpha": 0.34, "beta": 0.37}
@@ -165,3 +165,9 @@ def test_the_published_standard_errors() -> None:
     }
     for name, (error, within) in published.items():
         assert samples[name].std() == pytest.approx(error, rel=within), name
+
+
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(ValueError, match="seed=-1 must be a whole number, 0 or more"):
+        generator(-1)
+    assert generator(0).integers(9) == np.random.default_rng(0).integers(9)

@@ -9,12 +9,15 @@ import functools
 import importlib
 import inspect
 import io
+import math
 import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
+
+from isoflop.counts import parse
 
 Command = Callable[..., None]
 
@@ -146,27 +149,21 @@ def _binder(command: Command) -> Callable[..., Callable[[], None]]:
     return bind
 
 
-_SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
-
-
 def parse_count(text: str) -> float:
     """Read 1e9, 20M, 1.5B, 3_000 or 2T as a number.
 
     Raises:
         ValueError: the text is no number.
     """
-    match = re.fullmatch(r"([-+]?[\d_.]+(?:e[-+]?\d+)?)([kmbgt]?)", text.strip().lower())
     try:
-        if match is None:
-            return float(text)
-        return float(match[1]) * _SUFFIXES.get(match[2], 1)
-    except ValueError:
-        raise ValueError(f"{text!r} is no number; write it like 1e9, 20M or 1.5B") from None
+        return parse(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} {error}") from None
 
 
 def _whole(text: str) -> int:
     value = parse_count(text)
-    if not value.is_integer():
+    if not (math.isfinite(value) and value.is_integer()):
         raise ValueError(f"{text!r} must be a whole number")
     return int(value)
 
@@ -209,7 +206,14 @@ def _one_line(box: str, prog: str) -> str:
             message.append(line.strip())
         elif message:
             break
-    said = re.sub(r"^Error parsing \w+: ", "", " ".join(message)).rstrip(".")
+    told = " ".join(message)
+    # of an option that may be left out the parser keeps to itself what the number's reader said
+    if match := re.fullmatch(r"Error parsing (\S+): no type matching .*(INT|FLOAT) .* from \['(.*)'\]\.?", told):
+        try:
+            {"INT": _whole, "FLOAT": parse_count}[match[2]](match[3])
+        except ValueError as error:
+            told = f"{match[1]} {error}"
+    said = re.sub(r"^Error parsing \w+: ", "", told).rstrip(".")
     return f"{said}; `{prog} --help` explains each option"
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json as json_module
-from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from isoflop.record import ParamConvention
+from isoflop.cli.target import Count
 from isoflop.sources.columns import GUESSED, Columns
 
 
@@ -15,7 +14,7 @@ def diagnose(
     source: Positional[str],
     *,
     law: str = "chinchilla",
-    params: Annotated[ParamConvention | None, arg(name="params-count", aliases=("--params",))] = None,
+    params_count: Count | None = None,
     series: str | None = None,
     columns: Columns = GUESSED,
     json: bool = False,
@@ -25,7 +24,7 @@ def diagnose(
     Args:
         source: Where the runs are: a study's folder, a CSV or JSON table, or a file of the course.
         law: The law that is fitted.
-        params: How N is counted; None: as the source says, compute for own runs.
+        params_count: How N is counted; None: as the source says, compute for own runs.
         series: The series of a table that holds several.
         columns: Which columns mean what, where their names do not tell.
         json: Print findings as JSON.
@@ -34,7 +33,7 @@ def diagnose(
     from isoflop.sources import read
 
     records = read(source, series=series, columns=columns)
-    found = ask(records if params is None else records.under(params), law=law)
+    found = ask(records if params_count is None else records.under(params_count), law=law)
     if json:
         print(json_module.dumps(found.to_dict()))
         return

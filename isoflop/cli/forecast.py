@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def predict(
     source: Positional[str | None] = None,
     *,
-    law: str | None = None,
+    published: str | None = None,
     run: Wanted = WANTED,
     series: str | None = None,
     columns: Columns = GUESSED,
@@ -29,22 +29,22 @@ def predict(
     """Predict the loss of a run that was not trained: `isoflop predict demo --d-model 96 --flops 1e13`.
 
     SOURCE is a study, a table of runs, or a fit.json: the answer averages five fits to its runs, with a 90 % interval
-    that widens beyond them. --law asks a published law instead, which has no interval. The run is two of model, tokens
-    and flops; the model is --params or a shape: --preset, --model-config, or single fields, which in a study change the
-    study's own model.
+    that widens beyond them. --published asks the law of a paper instead, which has no interval. The run is two of
+    model, tokens and flops; the model is --params or a shape: --preset, --model-config, or single fields, which in a
+    study change the study's own model.
 
     Args:
         source: Where the runs are.
-        law: Published constants instead of a source: hoffmann2022, besiroglu2024, kaplan2020, ….
+        published: Constants of a paper instead of a source: hoffmann2022, besiroglu2024, kaplan2020, ….
         run: The run that is asked about.
         series: The series of a table that holds several.
         columns: Which columns mean what, where their names do not tell.
         json: Print JSON.
     """
-    if law is not None:
-        answer = _by_published(law, _published(law, source), run)
+    if published is not None:
+        answer = _by_published(published, _published(published, source), run)
     elif source is None:
-        raise ValueError("say where the runs are, `isoflop predict SOURCE`, or ask a published law with --law")
+        raise ValueError("say where the runs are, `isoflop predict SOURCE`, or ask a published law with --published")
     else:
         answer = _by_runs(source, series, columns, run)
     print(json_module.dumps(answer) if json else _told(answer))
@@ -57,9 +57,9 @@ def _published(law: str, source: str | None) -> Published:
     from isoflop.law.published import PUBLISHED
 
     if source is not None:
-        raise ValueError(f"{source} and --law {law} are two answers; leave one out")
+        raise ValueError(f"{source} and --published {law} are two answers; leave one out")
     if law not in PUBLISHED:
-        raise ValueError(f"--law {law} is not published here; choose one of {', '.join(PUBLISHED)}")
+        raise ValueError(f"--published {law} is not published here; choose one of {', '.join(PUBLISHED)}")
     return PUBLISHED[law]
 
 
@@ -67,7 +67,9 @@ def _by_published(name: str, law: Published, run: Wanted) -> dict[str, Any]:
     from isoflop.law.laws import LAWS
 
     if law.convention not in ("given", run.params_count or law.convention):
-        raise ValueError(f"--law {name} counts N as {law.convention}, not as --params-count {run.params_count} says")
+        raise ValueError(
+            f"--published {name} counts N as {law.convention}, not as --params-count {run.params_count} says"
+        )
     target = run.under(law.convention)
     loss = LAWS[law.law].loss(law.parameters, N=target.N, D=target.D)
     basis = f"constants of {law.source}; they come without their runs, so there is no interval"
@@ -83,7 +85,8 @@ def _by_runs(source: str, series: str | None, columns: Columns, run: Wanted) -> 
     made = forecast(records, N=target.N, D=target.D, C=target.C)
     interval = {"loss": float(made.mean[0]), "low": float(made.low[0]), "high": float(made.high[0])}
     convention = run.params_count if records.convention == "given" and run.params_count else records.convention
-    told = {"basis": made.basis(), "reach": float(made.reach[0]), "notes": list(notes)}
+    depth = _below(float(made.depth[0]))
+    told = {"basis": made.basis(), "reach": float(made.reach[0]), "notes": [*depth, *notes]}
     return _answer(source, target, convention) | {"runs": records.source} | interval | told
 
 
@@ -123,6 +126,16 @@ def _warned(reach: float | None) -> list[str]:
     return [f"forecasts were never tested beyond {FAR:.0f} times the largest run; train larger ones first"]
 
 
+def _below(depth: float) -> list[str]:
+    if depth >= BELOW:
+        return []
+    return [f"this is {1 / depth:.3g} times below the smallest run, where laws bend and no interval was ever tested"]
+
+
+BELOW = 0.8
+"""C over the smallest run's from which an answer still counts as among the runs: budgets differ by rounding."""
+
+
 def _perplexity(loss: float) -> str:
     """e^loss; no law means it where it exceeds every vocabulary."""
     return f", perplexity {math.exp(loss):.4g}" if loss < 20 else ""
@@ -143,7 +156,7 @@ def optimal(
     gpu_hours: float | None = None,
     device: str = "h100",
     mfu: float = 0.4,
-    law: str | None = None,
+    published: str | None = None,
     series: str | None = None,
     columns: Columns = GUESSED,
     seed: int = 0,
@@ -151,8 +164,8 @@ def optimal(
 ) -> None:
     """Find the size and the tokens that give the lowest loss for a budget: `isoflop optimal demo --flops 1e13 1e14`.
 
-    SOURCE is a study, a table of runs, or a fit.json; --law asks a published law instead. The budget is --flops, one or
-    several, or --gpu-hours on a device at a share of its peak.
+    SOURCE is a study, a table of runs, or a fit.json; --published asks the law of a paper instead. The budget is
+    --flops, one or several, or --gpu-hours on a device at a share of its peak.
 
     Args:
         source: Where the runs are.
@@ -160,23 +173,25 @@ def optimal(
         gpu_hours: Hours of one device instead, all devices together.
         device: Device of --gpu-hours.
         mfu: Part of the device's peak that training reaches (model FLOPs utilisation).
-        law: Published constants instead of a source: hoffmann2022, besiroglu2024, kaplan2020, ….
+        published: Constants of a paper instead of a source: hoffmann2022, besiroglu2024, kaplan2020, ….
         series: The series of a table that holds several.
         columns: Which columns mean what, where their names do not tell.
         seed: Seed of the draws for the intervals.
         json: Print JSON.
     """
     budgets = _budgets(flops, gpu_hours, device, mfu)
-    if law is not None:
-        answer = _optima_published(law, source, budgets)
+    if published is not None:
+        answer = _optima_published(published, source, budgets)
     elif source is None:
-        raise ValueError("say where the runs are, `isoflop optimal SOURCE`, or ask a published law with --law")
+        raise ValueError("say where the runs are, `isoflop optimal SOURCE`, or ask a published law with --published")
     else:
         answer = _optima(source, series, columns, budgets, seed)
     print(json_module.dumps(answer) if json else _told_optima(answer))
 
 
 def _budgets(flops: tuple[float, ...], gpu_hours: float | None, device: str, mfu: float) -> tuple[float, ...]:
+    from isoflop.record import of_a_run
+
     if (gpu_hours is None) == (not flops):
         raise ValueError("say the budget: --flops, or --gpu-hours with --device and --mfu")
     if gpu_hours is not None:
@@ -184,8 +199,7 @@ def _budgets(flops: tuple[float, ...], gpu_hours: float | None, device: str, mfu
 
         flops = (flops_of_hours(device, count=1, hours=gpu_hours, mfu=mfu),)
     for value in flops:
-        if not 0 < value < math.inf:
-            raise ValueError(f"--flops {value:g} must be a positive, finite number")
+        of_a_run(f"--flops {value:g}", value)
     return flops
 
 
@@ -206,15 +220,17 @@ def _optima_published(name: str, source: str | None, budgets: tuple[float, ...])
 
 
 def _optima(source: str, series: str | None, columns: Columns, budgets: tuple[float, ...], seed: int) -> dict[str, Any]:
+    from isoflop.law.basis import fitted as basis
     from isoflop.law.fit import Fit, fit
     from isoflop.law.forecast import forecast
     from isoflop.law.frontier import approach2, approach3
-    from isoflop.law.lawful import lawful
+    from isoflop.law.lawful import lawful, sifted
     from isoflop.law.uncertainty import bootstrap
 
     read, notes = read_source(source, series, columns), list[str]()
     if isinstance(read, Fit):
-        fitted = read
+        fitted, said = sifted(read, seed=seed)
+        notes = list(said)
     else:
         kept, said = lawful(read)
         fitted, notes = bootstrap(fit(kept), seed=seed), list(said)
@@ -224,13 +240,14 @@ def _optima(source: str, series: str | None, columns: Columns, budgets: tuple[fl
     except ValueError as reason:
         notes.append(f"approach 2 is refused: {reason}")
     notes += [frontier.note for frontier in frontiers if frontier.note]
-    rows = []
+    rows, worths = [], basis(fitted).worths()
     for C in budgets:
         best = frontiers[0]
-        made = forecast(fitted.records, N=best.params(C).value, D=best.tokens(C).value, C=C)
+        made = forecast(worths, N=best.params(C).value, D=best.tokens(C).value, C=C)
         loss = {"value": float(made.mean[0]), "low": float(made.low[0]), "high": float(made.high[0])}
         found = {f"approach {frontier.approach}": _at(frontier, C) for frontier in frontiers}
         rows.append({"flops": C, "reach": float(made.reach[0]), "approaches": found, "loss": loss})
+        notes += [f"C = {C:.4g}: {note}" for note in _below(float(made.depth[0]))]
     runs = fitted.records
     told = {"source": source, "runs": runs.source, "params_convention": runs.convention}
     return told | {"budgets": rows, "notes": notes}

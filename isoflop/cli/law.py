@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from isoflop.record import ParamConvention
+from isoflop.cli.target import Count
 from isoflop.sources.columns import GUESSED, Columns
 
 GroupBy = Literal["group", "params", "tokens", "budget"]
@@ -20,18 +20,19 @@ GroupBy = Literal["group", "params", "tokens", "budget"]
 if TYPE_CHECKING:
     from isoflop.law.approaches import Comparison
     from isoflop.law.fit import Fit
+    from isoflop.record import Records
 
 
 def fit(
     source: Positional[str],
     *,
-    params: Annotated[ParamConvention | None, arg(name="params-count", aliases=("--params",))] = None,
+    params_count: Count | None = None,
     series: str | None = None,
     law: str = "chinchilla",
     objective: str = "huber",
     group: GroupBy = "group",
     bootstrap: int = 1000,
-    at: float | None = None,
+    target: float | None = None,
     seed: int = 0,
     out: str | None = None,
     columns: Columns = GUESSED,
@@ -44,13 +45,13 @@ def fit(
 
     Args:
         source: Where the runs are.
-        params: How N is counted; None: as the source says, compute for own runs.
+        params_count: How N is counted; None: as the source says, compute for own runs.
         series: The series of a table that holds several.
         law: Name of the law; the default is L = E + A/N^α + B/D^β.
         objective: What is minimised: huber (of ln L at 1e-3, the literature's), robust, absolute or squared.
         group: Runs alike in this are drawn together: group is what the source says, params makes a run of each size.
         bootstrap: Times that the runs are drawn again for the intervals; 0: no intervals.
-        at: Budget, FLOPs, at which the approaches are compared; None: ten times the largest run.
+        target: FLOPs of the budget at which the approaches are compared; None: ten times the largest run.
         seed: Seed of the draws.
         out: File for the fit; None: fit.json in the study's folder, or NAME.fit.json here.
         columns: Which columns mean what, where their names do not tell.
@@ -59,32 +60,28 @@ def fit(
     from isoflop.files import write_json
     from isoflop.law.approaches import DRAWS, approaches
     from isoflop.law.fit import fit as fit_law
-    from isoflop.law.lawful import lawful
-    from isoflop.law.laws import LAWS
     from isoflop.law.uncertainty import bootstrap as resample
     from isoflop.law.uncertainty import regroup
     from isoflop.sources import read
     from isoflop.sources.curves import read_curves
 
-    _checked(bootstrap, at)
+    _checked(bootstrap, target)
     records = read(source, series=series, columns=columns)
-    records = regroup(records if params is None else records.under(params), group)
+    records = regroup(records if params_count is None else records.under(params_count), group)
     fitted = fit_law(records, law=law, objective=objective)
-    if "U" not in LAWS[law].variables:
-        told = [f"predict, optimal, plan and next: {note}; fit takes all" for note in lawful(fitted.records)[1]]
-        fitted = replace(fitted, records=replace(fitted.records, notes=(*fitted.records.notes, *told)))
+    fitted = replace(fitted, records=_noted(records, law))
     with _bar(quiet=json) as step:
         if bootstrap:
             step(f"{bootstrap} draws of {len(records)} runs")
             fitted = resample(fitted, replicates=bootstrap, seed=seed)
         step("four approaches")
-        budget = BEYOND * float(records.C.max()) if at is None else at
+        budget = BEYOND * float(records.C.max()) if target is None else target
         curves, draws = read_curves(source, records), min(DRAWS, bootstrap)
         found = approaches(records, fitted, budget, curves=curves, draws=draws, seed=seed)
     result = _as_dict(fitted, found)
     path = Path(out) if out else _beside(Path(source))
     write_json(path, fitted.to_dict())
-    print(json_module.dumps(result) if json else _report(result, path, chosen=at is None))
+    print(json_module.dumps(result) if json else _report(result, path, chosen=target is None))
 
 
 BEYOND = 10.0
@@ -104,12 +101,21 @@ def _bar(*, quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda said: bar.update(task, description=said)
 
 
-def _checked(bootstrap: int, at: float | None) -> None:
+def _checked(bootstrap: int, target: float | None) -> None:
     from isoflop.law.uncertainty import check_draws
+    from isoflop.record import of_a_run
 
     check_draws("--bootstrap", bootstrap)
-    if at is not None and not 0 < at < float("inf"):
-        raise ValueError(f"--at {at:g} must be a positive, finite number of FLOPs")
+    if target is not None:
+        of_a_run(f"--target {target:g} FLOPs", target)
+
+
+def _noted(records: Records, law: str) -> Records:
+    """Say which of the runs other commands leave out."""
+    from isoflop.law.lawful import lawful
+
+    told = (f"predict, optimal, plan and next: {note}; fit takes all" for note in lawful(records, law=law)[1])
+    return replace(records, notes=(*records.notes, *told))
 
 
 def _beside(source: Path) -> Path:
@@ -150,12 +156,21 @@ def _report(result: dict[str, Any], path: Path, *, chosen: bool) -> str:
     for name, p in result["parameters"].items():
         lines.append(f"  {name:<6} {p['value']:>10.4g} {_range(p):>24}   {p['status']}")
     between = result["model_uncertainty"]
-    why = ", ten times the largest run; --at asks another" if chosen else ""
-    lines += ["", f"  N* ∝ C^a, and N* at C = {between['flops']:.4g} FLOPs{why}; 90 % intervals in brackets"]
+    why = ", ten times the largest run; --target asks another" if chosen else ""
+    lines += [
+        "",
+        "  " + LEGEND,
+        f"  N* ∝ C^a, and N* at C = {between['flops']:.4g} FLOPs{why}; 90 % intervals in brackets",
+    ]
     lines += [_approach(answer) for answer in result["approaches"]]
     lines += [f"  model uncertainty: {between['sentence']}", ""]
     lines += [f"  left out: {run}" for run in result["left_out"]]
     return "\n".join([*lines, f"  written to {path}"])
+
+
+LEGEND = (
+    "approaches of arXiv:2203.15556: 1 the best size along each C, 2 a parabola in ln N at each budget, 3 the law above"
+)
 
 
 def _approach(answer: dict[str, Any]) -> str:

@@ -102,7 +102,7 @@ def score(
         measured: Its loss, nats per token, where it was trained elsewhere.
         json: Print JSON.
     """
-    from isoflop.study.calibration import calibrate, find, keep, look
+    from isoflop.study.calibration import calibrate, distinct, find, keep, look
 
     paths = find([Path(name) for name in where or (".",)])
     if run is not None or measured is not None:
@@ -118,16 +118,17 @@ def score(
             if len(paths) == 1:
                 raise
             damaged.append(str(error))
+    found, copies = distinct(found)
     done = [one for one in found if one.score is not None]
     if len(paths) == 1 and not done:
         raise ValueError(f"{paths[0]}: {found[0].lacks}")
     overall = calibrate([one.score for one in done if one.score is not None]) if done else None
     if json:
-        print(json_module.dumps(_as_dict(found, damaged, overall)))
+        print(json_module.dumps(_as_dict(found, damaged, overall) | {"notes": copies}))
     elif len(paths) == 1 and done[0].score is not None:
         print(_told_score(done[0], done[0].score))
     else:
-        print(_told_scores(found, damaged, overall))
+        print("\n".join([_told_scores(found, damaged, overall), *(f"note: {copy}" for copy in copies)]))
 
 
 def _loss_elsewhere(path: Path, run: str | None, measured: float | None) -> float:

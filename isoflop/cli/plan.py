@@ -14,10 +14,12 @@ from isoflop.config import ModelConfig
 from isoflop.devices import flops_of_hours, hours_of_flops
 from isoflop.law.shape import OUTSIDE, Wishes, outside
 from isoflop.presets import PRESETS, PresetName, preset
+from isoflop.record import of_a_run
 from isoflop.sources.columns import GUESSED, Columns
 
 if TYPE_CHECKING:
-    from isoflop.law.plan import Basis, Plan
+    from isoflop.law.basis import Basis
+    from isoflop.law.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ BUDGET, WISHES = Budget(), Wishes()
 def plan(
     source: Positional[str | None] = None,
     *,
-    law: str | None = None,
+    published: str | None = None,
     budget: Budget = BUDGET,
     wishes: Wishes = WISHES,
     preset: PresetName | None = None,
@@ -64,11 +66,11 @@ def plan(
     """Turn a budget into a model that can be built, its tokens, batch and learning rate, and the loss to expect.
 
     The budget is --flops, or --device with --hours. SOURCE is a study's folder, a table of runs or a fit.json; or
-    give --law with the name of a published one.
+    give --published with the name of a paper's law.
 
     Args:
         source: Where the runs or the fit are.
-        law: A published law instead, such as hoffmann2022 or besiroglu2024.
+        published: Constants of a paper instead, such as hoffmann2022 or besiroglu2024.
         budget: What there is to spend.
         wishes: What the plan must keep to.
         preset: Parts of the model; None: as the runs', or llama where they do not know theirs.
@@ -81,10 +83,15 @@ def plan(
         seed: Seed of the draws.
         json: Print the plan as JSON.
     """
+    from isoflop.law.basis import with_repetition
     from isoflop.law.plan import plan as make_plan
 
     flops = flops_of(budget)
-    basis = basis_of(source, law, count=params_count, series=series, columns=columns, bootstrap=bootstrap, seed=seed)
+    basis = basis_of(
+        source, published, count=params_count, series=series, columns=columns, bootstrap=bootstrap, seed=seed
+    )
+    if wishes.unique_tokens is not None:
+        basis = with_repetition(basis)
     given = {"vocab_size": vocab_size, "context_length": context_length}
     model, note = _model_of(
         basis, flops, preset, {key: value for key, value in given.items() if value is not None}, wishes
@@ -105,6 +112,7 @@ def flops_of(budget: Budget) -> float:
         said = "neither" if flops is None else "both"
         raise ValueError(f"a budget is --flops, or --hours with --device, but {said} was given; give one of them")
     if flops is not None:
+        of_a_run(f"--flops {flops:g}", flops)
         return flops
     assert hours is not None
     if budget.device is None:
@@ -114,7 +122,7 @@ def flops_of(budget: Budget) -> float:
 
 def basis_of(
     source: str | None,
-    law: str | None,
+    name: str | None,
     *,
     count: Count | None = None,
     series: str | None = None,
@@ -126,33 +134,34 @@ def basis_of(
     """Return what losses are predicted by: a published law, a fit file, or a form of law fitted to runs now.
 
     Raises:
-        ValueError: neither or both of source and law are given, or the source cannot be read or fitted.
+        ValueError: neither or both of source and published law are given, or the source cannot be read or fitted.
     """
+    from isoflop.law.basis import fitted, published
     from isoflop.law.fit import Fit
     from isoflop.law.fit import fit as fit_law
-    from isoflop.law.lawful import lawful
-    from isoflop.law.plan import fitted, published
+    from isoflop.law.lawful import lawful, sifted
     from isoflop.law.uncertainty import bootstrap as resample
     from isoflop.law.uncertainty import check_draws
 
-    if (source is None) == (law is None):
-        said = "neither" if law is None else "both"
-        raise ValueError(f"a plan needs runs (a SOURCE) or a published law (--law NAME), but {said} was given")
+    if (source is None) == (name is None):
+        said = "neither" if name is None else "both"
+        raise ValueError(f"a plan needs runs (a SOURCE) or a published law (--published NAME), but {said} was given")
     check_draws("--bootstrap", bootstrap)
-    if law is not None:
+    if name is not None:
         if count is not None:
-            raise ValueError(f"--law {law} counts N in its own way; leave --params-count {count} out")
-        return published(law)
+            raise ValueError(f"--published {name} counts N in its own way; leave --params-count {count} out")
+        return published(name)
     assert source is not None
     records = read_source(source, series, columns)
     if isinstance(records, Fit):
         if count is not None:
             raise ValueError(f"{source} is a fit that counts N already; leave --params-count out, or fit the runs anew")
-        return fitted(records)
+        kept, notes = sifted(records, seed=seed)
+        return fitted(kept, tried=records.records, notes=notes)
     outside = records.convention == "given"
     records = records if count is None or outside else records.under(count)
-    kept, notes = lawful(records)
-    fit = fit_law(kept, law=form)
+    chosen, notes = lawful(records, law=form)
+    fit = fit_law(chosen, law=form)
     basis = fitted(resample(fit, replicates=bootstrap, seed=seed) if bootstrap else fit, tried=records, notes=notes)
     return replace(basis, convention=count) if outside and count is not None else basis
 
@@ -166,8 +175,6 @@ def _model_of(
     own = [] if basis.records is None else [run.config["model"] for run in basis.records.runs if run.config]
     if name is None and own:
         return replace(ModelConfig(**own[-1]), **given), ()
-    if not 0 < flops < math.inf:
-        raise ValueError(f"flops={flops:g} of a plan must be a positive, finite number")
     start = preset(name or "llama")
     given = {key: value for key, value in PRESETS[name or "llama"].items() if key in OUTSIDE[0]} | given
     N = min(float(optimal_size(basis, flops, wishes.unique_tokens).N), wishes.max_params or math.inf)

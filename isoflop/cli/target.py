@@ -97,10 +97,12 @@ def asked(
     Raises:
         ValueError: too little is given, or too much, or a number that no run can have.
     """
+    from isoflop.record import of_a_run
+
     given = {"--params": params, "--tokens": tokens, "--flops": flops}
     for flag, value in given.items():
-        if value is not None and not 0 < value < float("inf"):
-            raise ValueError(f"{flag} {value:g} must be a positive, finite number")
+        if value is not None:
+            of_a_run(f"{flag} {value:g}", value)
     if params is not None and model is not None:
         raise ValueError("--params and a shape both name the model; leave one out")
     if model is not None:
@@ -117,13 +119,21 @@ def asked(
     elif tokens is None or flops is None:
         raise ValueError("say which run: a model (--params, --preset or a shape) and --tokens or --flops")
     else:
-        return Target(flops / (6 * tokens), tokens, flops)
+        return _possible(Target(flops / (6 * tokens), tokens, flops))
     if (tokens is None) == (flops is None):
         raise ValueError("say how long it trains: --tokens or --flops, one of them")
     if tokens is not None:
-        return Target(params, tokens, per_token * tokens)
+        return _possible(Target(params, tokens, per_token * tokens))
     assert flops is not None
-    return Target(params, flops / per_token, flops)
+    return _possible(Target(params, flops / per_token, flops))
+
+
+def _possible(run: Target) -> Target:
+    from isoflop.record import of_a_run
+
+    for letter, value in run._asdict().items():
+        of_a_run(f"the run's {letter} = {value:g}", value)
+    return run
 
 
 def counting(convention: str) -> str:

@@ -17,7 +17,7 @@ from jaxtyping import Float64
 from isoflop.law.fit import LEAST_SCALE, Fit
 from isoflop.law.information import Knowledge, residual_noise, residual_of, trunk_share
 from isoflop.law.laws import LAWS
-from isoflop.record import Floats, Records
+from isoflop.record import Floats, Records, of_a_run
 
 SPAN = 8.0
 """Candidates lie within this factor of the optimal size; beyond it the law itself is in doubt."""
@@ -94,6 +94,12 @@ class Advice:
     notes: tuple[str, ...]
 
 
+FAR_WHY, NEAR_WHY = "could contradict the law", "tests the law among its runs"
+"""What the first run is for, beyond the largest run so far and below it."""
+LEAST_NOISE, MOST_NOISE = 1e-6, 1.0
+"""Below lies what a loss in single precision resolves; above, two equal runs would differ by a factor of e."""
+
+
 class Limits(NamedTuple):
     """What the choice of runs must keep to."""
 
@@ -146,10 +152,8 @@ def advise(
     Raises:
         ValueError: a number is not positive, the allowance is too small, or the law knows no optimal size.
     """
-    given = {"flops": allowance, "target": target, "overhead": overhead, "noise": noise, "smallest": smallest}
-    for name, value in (given | {"most": most}).items():
-        if value is not None and not 0 < value < np.inf:
-            raise ValueError(f"{name}={value:g} must be a positive, finite number")
+    given = {"flops": allowance, "target": target, "overhead": overhead, "smallest": smallest, "most": most}
+    _check_wish(fit, given, noise)
     limits = _limits(fit, allowance, overhead, smallest, most)
     scatter = residual_noise(fit) if noise is None else noise
     known = Knowledge(fit, scatter, shared := trunk_share(fit))
@@ -171,6 +175,23 @@ def advise(
         allowance=allowance,
         notes=_notes(runs[0], fit.records, shared, limits),
     )
+
+
+def _check_wish(fit: Fit, given: Mapping[str, float | None], noise: float | None) -> None:
+    for name, value in given.items():
+        if value is not None:
+            of_a_run(f"{name}={value:g}", value)
+    if noise is not None and not LEAST_NOISE <= noise <= MOST_NOISE:
+        raise ValueError(
+            f"noise={noise:g} is the standard deviation of ln loss between equal runs; give a number from "
+            f"{LEAST_NOISE:g} to {MOST_NOISE:g}, such as 0.005"
+        )
+    target = given["target"]
+    if target is not None and target < fit.records.C.min():
+        raise ValueError(
+            f"target={target:.3g} lies below all runs of {fit.records.source}, whose least took "
+            f"{fit.records.C.min():.3g} FLOPs; give a larger one"
+        )
 
 
 def _limits(fit: Fit, allowance: float, overhead: float | None, smallest: float | None, most: int | None) -> Limits:
@@ -228,8 +249,9 @@ def _goals(fit: Fit, known: Knowledge, target: float) -> Goals:
 def _choose(fit: Fit, known: Knowledge, goals: Goals, limits: Limits) -> list[Run]:
     """Take the far run first, then whatever gains most, until nothing fits."""
     far = _best(fit, FAR * limits.allowance)
+    beyond = FAR * limits.allowance > fit.records.C.max()
     first = Candidate(float(far.params), float(far.tokens), FAR * limits.allowance, None)
-    runs, left = [_take(fit, known, first, "could contradict the law")], limits.allowance - first.flops
+    runs, left = [_take(fit, known, first, FAR_WHY if beyond else NEAR_WHY)], limits.allowance - first.flops
     grid, used = _grid(fit, limits), dict[tuple[float, float], int]()
     trunks = _trunks(fit.records)
     while True:

@@ -13,7 +13,7 @@ from isoflop.law.fit import SAME, Fit, check, order
 from isoflop.law.frontier import SAME_BUDGET, Line, approach2, approach3
 from isoflop.law.laws import LAWS, Terms, optimum
 from isoflop.law.projection import EXPONENTS, project, project_again
-from isoflop.law.uncertainty import FEWEST, Interval, groups, interval
+from isoflop.law.uncertainty import FEWEST, Interval, generator, groups, interval
 from isoflop.record import Floats, Records
 
 FLOPS_VALUES = 1500
@@ -122,7 +122,7 @@ class Question(NamedTuple):
         """Draw how often each run counts, whole trunks together; no draws where too few are independent."""
         trunk = groups(records)
         count = int(trunk.max()) + 1
-        rng = np.random.default_rng(self.seed)
+        rng = generator(self.seed)
         draws = self.draws if count >= FEWEST else 0
         return np.asarray(rng.multinomial(count, np.full(count, 1 / count), size=draws)[:, trunk])
 

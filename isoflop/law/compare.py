@@ -20,8 +20,8 @@ from jaxtyping import Float64
 from isoflop.law.frontier import SAME_BUDGET, levels
 from isoflop.law.points import Per, Points, points
 from isoflop.law.power import Curves, common_floor, lines_at, pick
-from isoflop.law.uncertainty import Interval, check_draws, interval
-from isoflop.record import Floats, Records
+from isoflop.law.uncertainty import Interval, check_draws, generator, interval
+from isoflop.record import Floats, Records, of_a_run
 
 Floor = Literal["common", "free"] | float
 """L∞: one for both recipes, each its own, or known."""
@@ -145,7 +145,7 @@ def compare(
     # n errors that follow each other tell as much as n·(1 − ρ)/(1 + ρ) that do not
     spread = (noise or 0.0) * float(np.sqrt((1 + misfit) / (1 - misfit)))
     count = replicates if noise is not None else 0
-    drawn = _draw(curves, both, common, spread, correlation, spare, count, np.random.default_rng(seed))
+    drawn = _draw(curves, both, common, spread, correlation, spare, count, generator(seed))
     many = _fit(both, drawn, floor) if count else (_none(), _none())
     result = Comparison(
         sources=(a.source, b.source),
@@ -165,8 +165,8 @@ def compare(
 
 
 def _check_wish(per: Per, at: float | None, replicates: int) -> None:
-    if at is not None and not 0 < at < np.inf:
-        raise ValueError(f"at={at:g} must be a positive, finite number of {UNITS[per]}")
+    if at is not None:
+        of_a_run(f"at={at:g} {UNITS[per]}", at)
     check_draws("--replicates", replicates)
 
 
@@ -291,12 +291,24 @@ def _judged(result: Comparison, common: list[tuple[int, int]], at: float | None)
         )
         for i in range(len(x))
     )
+    if _same(*result.points):
+        return Comparison(**{**vars(result), "rows": rows, "verdict": SAME_RUNS})
     runs, asked = len(result.points[0].x) + len(result.points[1].x), result.noise is None or low is not None
     told = _verdict(rows, runs, UNITS[result.per], asked=asked)
     if result.misfit > FOLLOWING:
         told += f"; the losses bend otherwise than L∞ + a·x^-α (neighbouring errors correlate by {result.misfit:.2f}), "
         told += "which widens the intervals: leave out the smallest budgets if they are off the law"
     return Comparison(**{**vars(result), "rows": rows, "verdict": told})
+
+
+SAME_RUNS = "not decided: A and B are the same runs; give the runs of another recipe"
+"""What is said where a recipe is set beside itself."""
+
+
+def _same(a: Points, b: Points) -> bool:
+    return len(a.x) == len(b.x) and all(
+        bool((np.sort(p) == np.sort(q)).all()) for p, q in ((a.x, b.x), (a.loss, b.loss))
+    )
 
 
 def _verdict(rows: tuple[Row, ...], runs: int, unit: str, *, asked: bool) -> str:

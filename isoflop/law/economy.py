@@ -64,4 +64,7 @@ def tokens_to_reach(loss: float, D: Value, at: Value) -> float | None:
     curve = np.minimum.accumulate(np.asarray(at))
     if not curve[-1] <= loss <= curve[0]:
         return None
-    return float(np.exp(np.interp(-loss, -curve, np.log(np.asarray(D)))))
+    # a curve that has become flat reaches its last loss where it first has it
+    first = int(np.argmax(curve <= loss))
+    near = slice(max(first - 1, 0), first + 1)
+    return float(np.exp(np.interp(-loss, -curve[near], np.log(np.asarray(D)[near]))))

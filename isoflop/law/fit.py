@@ -26,11 +26,11 @@ LEAST_SCALE = 5e-4
 LEVELS = 3
 """Fewest different N, and D, for a law with a floor: below, the floor and an exponent trade places freely."""
 WIDE = 10.0
-"""A parameter is not identified if its 90 % interval, at the centre of the data, spans more than this factor."""
+"""A parameter lies in a flat valley if its 90 % interval, at the centre of the data, spans more than this factor."""
 SAME = 0.01
 """Sizes nearer than this in the logarithm are one size: counts recovered as flops/(6·tokens) differ by rounding."""
 
-Status = Literal["identified", "on bound", "not identified"]
+Status = Literal["identified", "on bound", "flat valley"]
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def check(records: Records, law: Law) -> None:
     Raises:
         ValueError: a value is no positive number, or the runs leave a parameter open.
     """
-    for letter in (*law.variables, "L"):
+    for letter in dict.fromkeys((*law.variables, "C", "L")):
         column = getattr(records, letter)
         if (wrong := np.flatnonzero(~(np.isfinite(column) & (column > 0)))).size:
             run = f"run {records.runs[wrong[0]].id} of {records.source}"
@@ -312,13 +312,16 @@ def statuses(
     low: Float64[np.ndarray, "params"],
     high: Float64[np.ndarray, "params"],
 ) -> list[Status]:
-    """Judge each parameter by its interval of θ."""
+    """Judge each parameter by its interval of θ; where an exponent or level is on its bound the rest hang on it."""
     bottom, top = bounds(law)
     near = 1e-6 * np.log(FAR)
     on_bound: Bool[np.ndarray, "params"] = (theta <= bottom + near) | (theta >= top - near)
     loose: Bool[np.ndarray, "params"] = (high - low > np.log(WIDE)) | (low <= bottom + near) | (high >= top - near)
+    # the floor on its bound is a law without one, of which the rest may well be determined
+    if any(bound for name, bound in zip(law.parameters, on_bound, strict=True) if name != "E"):
+        loose = np.ones_like(loose)
     return [
-        "on bound" if bound else "not identified" if wide else "identified"
+        "on bound" if bound else "flat valley" if wide else "identified"
         for bound, wide in zip(on_bound, loose, strict=True)
     ]
 

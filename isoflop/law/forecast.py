@@ -93,6 +93,8 @@ class Forecast:
     """Standard deviation of a fit by the noise of its runs and the width of its priors, in ln L."""
     reach: Floats
     """C over the largest C of the runs: above 1 is extrapolation."""
+    depth: Floats
+    """C over the smallest C of the runs: below 1 too, where the runs tell nothing and no back-test went."""
     noise: Floats
     """Residual rms in ln L of the runs nearest the target: weighted by C, and by how alike D/N is."""
     kappa: float
@@ -148,6 +150,7 @@ def forecast(records: Records, *, N: Value, D: Value, C: Value | None = None) ->
         spread=spread,
         sampling=sampling,
         reach=reach,
+        depth=C / runs.C.min(),
         noise=noise,
         kappa=kappa,
         backtests=len(cuts),

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from isoflop.law.fit import SAME, Fit, check
 from isoflop.law.laws import LAWS, Terms, Value
-from isoflop.law.uncertainty import Interval, groups, interval
+from isoflop.law.uncertainty import Interval, generator, groups, interval
 from isoflop.record import Floats, Records
 
 SAME_BUDGET = 1.2
@@ -178,7 +178,7 @@ def approach2(records: Records, *, replicates: int = 1000, seed: int = 0) -> Fro
     """
     check(records, LAWS["chinchilla"])
     trunk = groups(records)
-    noise = np.random.default_rng(seed).standard_normal((replicates, int(trunk.max()) + 1))[:, trunk]
+    noise = generator(seed).standard_normal((replicates, int(trunk.max()) + 1))[:, trunk]
     parts = budgets(records)
     sizes = {C: _sizes(records.N[rows]) for C, rows in parts.items()}
     refused = [f"budget {C:.3g} has only {count} sizes, a parabola needs 3" for C, count in sizes.items() if count < 3]

@@ -9,8 +9,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from isoflop.config import ModelConfig, OptimConfig
-from isoflop.law.fit import SAME
+from isoflop.law.fit import SAME, Fit
+from isoflop.law.fit import fit as fit_law
+from isoflop.law.laws import LAWS
 from isoflop.law.repetition import MUCH
+from isoflop.law.uncertainty import bootstrap
 from isoflop.record import Record, Records
 
 
@@ -39,14 +42,31 @@ def cells(records: Records) -> Int64[np.ndarray, "runs"]:
     return np.asarray(np.unique(about, axis=0, return_inverse=True)[1].reshape(-1), dtype=np.int64)
 
 
-def lawful(records: Records) -> tuple[Records, tuple[str, ...]]:
-    """Leave out what no law of N and D holds for, and say so."""
+def lawful(records: Records, *, law: str = "chinchilla") -> tuple[Records, tuple[str, ...]]:
+    """Leave out what a law of N and D does not hold for, and say so; one that knows U takes repeated tokens too."""
     notes: list[str] = []
-    for sift in SIFTS.values():
+    for name, sift in SIFTS.items():
+        if name == "fresh" and "U" in LAWS[law].variables:
+            continue
         kept, note = sift(records)
         if note is not None and len(kept):
             records, notes = kept, [*notes, note]
     return records, tuple(notes)
+
+
+def sifted(fit: Fit, *, seed: int = 0) -> tuple[Fit, tuple[str, ...]]:
+    """Return a fit of lawful runs as it is, any other fitted again to those of its runs that are, and say so."""
+    kept, notes = lawful(fit.records, law=fit.law)
+    if not notes:
+        return fit, ()
+    stay = {id(run) for run in kept.runs}
+    weights = None
+    if fit.weights is not None:
+        weights = np.array([w for w, run in zip(fit.weights, fit.records.runs, strict=True) if id(run) in stay])
+    again = fit_law(kept, law=fit.law, objective=fit.by, weights=weights)
+    if draws := len(next(iter(fit.samples.values()), ())):
+        again = bootstrap(again, replicates=draws, seed=seed)
+    return again, (*notes, "the fit took them all, so its law is fitted again without them")
 
 
 def _fresh(records: Records) -> tuple[Records, str | None]:

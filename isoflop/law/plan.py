@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from isoflop.config import ModelConfig
 from isoflop.flops import compute, count_params, params_by_convention
+from isoflop.law.basis import Basis
 from isoflop.law.economy import (
     FACTORS,
     Deviation,
@@ -17,14 +18,12 @@ from isoflop.law.economy import (
     tokens_to_reach,
     total_cost,
 )
-from isoflop.law.fit import Fit
-from isoflop.law.forecast import forecast
+from isoflop.law.forecast import Forecast, forecast
 from isoflop.law.frontier import approach3
-from isoflop.law.laws import LAWS, PUBLISHED, Optimum, Terms, Value, optimum
+from isoflop.law.laws import Optimum, optimum
 from isoflop.law.rates import RATES
-from isoflop.law.repetition import effective
 from isoflop.law.shape import REACH, Shapes, Wishes, nearest, shape, shapes
-from isoflop.record import Floats, ParamConvention, Records
+from isoflop.record import Floats, of_a_run
 
 KEPT_RATIO = 0.2
 """Largest distance of tokens per parameter from the wish, in its logarithm; shapes of a grid lie nearer than that."""
@@ -34,84 +33,12 @@ SAME_RATIO = 0.02
 """Relative difference of D/N below which two shapes are alike."""
 SAME_COST = 0.001
 """The same for FLOPs."""
+FAR_OFF = 2.0
+"""Factor between a shape and N* that is said; the grid's own steps are smaller."""
+WORN = float(np.log(100))
+"""Repetitions over R*_D after which D' lies within 1 % of all that it can become (arXiv:2305.16264, equation 5)."""
 OFF_BUDGET = 0.01
 """Part of the budget by which a plan may miss it without saying so."""
-
-
-@dataclass(frozen=True)
-class Basis:
-    """What losses are predicted by: a fit of runs, or a published law."""
-
-    law: str
-    """Key of LAWS."""
-    parameters: Mapping[str, float]
-    named: str
-    """What to print: whose constants made a number."""
-    convention: ParamConvention
-    """How the law counts N; `given` by an outside table is taken as `total`."""
-    fit: Fit | None = None
-    """The fit, which knows the runs; None for a published law."""
-    tried: Records | None = None
-    """All the runs, those of other learning rates too; None: those of the fit."""
-    notes: tuple[str, ...] = ()
-    """What a reader must know of it."""
-
-    @property
-    def terms(self) -> Terms:
-        """The falling part of the loss."""
-        return LAWS[self.law].balance(self.parameters)
-
-    @property
-    def counted(self) -> str:
-        """Key of `params_by_convention` under which a shape's N enters the law."""
-        return "total" if self.convention == "given" else self.convention
-
-    @property
-    def records(self) -> Records | None:
-        """The runs, where there are any."""
-        return None if self.fit is None else self.fit.records
-
-    def loss(self, N: Value, D: Value, unique: float | None = None) -> Value:
-        """L of the law, nats per token; with unique tokens, of N' and D' (arXiv:2305.16264)."""
-        law = LAWS[self.law]
-        if unique is not None and "U" not in law.variables:
-            N, D = self.worth(N, D, unique)
-        return law.loss(self.parameters, N=N, D=D, U=unique)
-
-    def worth(self, N: Value, D: Value, unique: Value) -> tuple[Value, Value]:
-        """Return N' and D' by the law's own constants of repetition, or by those of arXiv:2305.16264."""
-        known = PUBLISHED["muennighoff2023"].parameters
-        fade = {name: self.parameters.get(name, known[name]) for name in ("R_D", "R_N")}
-        return effective(N, D, unique, **self.terms._asdict(), **fade)
-
-    def worths(self) -> Records:
-        """Return the runs with N' and D' for N and D where the law was fitted to repeated tokens; else as they are."""
-        runs = self.fit.records if self.fit is not None else None
-        assert runs is not None
-        if "U" not in LAWS[self.law].variables:
-            return runs
-        N, D = (np.asarray(part, dtype=np.float64) for part in self.worth(runs.N, runs.D, runs.U))
-        changed = zip(runs.runs, N.tolist(), D.tolist(), strict=True)
-        return replace(runs, runs=tuple(replace(run, params={runs.convention: n}, tokens=d) for run, n, d in changed))
-
-
-def published(name: str) -> Basis:
-    """Return a published law as a basis.
-
-    Raises:
-        ValueError: there is no such law.
-    """
-    if name not in PUBLISHED:
-        raise ValueError(f"law={name!r} is not published here; choose one of {', '.join(PUBLISHED)}")
-    law = PUBLISHED[name]
-    convention: Any = law.convention
-    return Basis(law.law, law.parameters, f"{name} ({law.source})", convention)
-
-
-def fitted(fit: Fit, *, tried: Records | None = None, notes: tuple[str, ...] = ()) -> Basis:
-    """Return a fit of runs as a basis; it may leave out runs that were tried."""
-    named = f"{fit.law} fitted to {len(fit.records)} runs of {fit.records.source}"
-    return Basis(fit.law, fit.values, named, fit.records.convention, fit, tried or fit.records, notes)
 
 
 @dataclass(frozen=True)
@@ -173,12 +100,16 @@ def plan(basis: Basis, budget: float, model: ModelConfig, wishes: Wishes) -> Pla
     Raises:
         ValueError: the budget is no positive number, no shape keeps to the wishes, or the runs cannot be fitted.
     """
-    if not budget > 0 or not np.isfinite(budget):
-        raise ValueError(f"flops={budget:g} of a plan must be a positive, finite number")
+    of_a_run(f"flops={budget:g} of a plan", budget)
     best = optimal_size(basis, budget, wishes.unique_tokens)
     ratio = wishes.tokens_per_param
     grid = shapes(basis.counted, float(best.N) if ratio is None else (budget / 6 / ratio) ** 0.5, model, wishes)
     chosen, tokens = _for_budget(basis, budget, grid, wishes)
+    if wishes.unique_tokens is not None and wishes.unique_tokens < model.context_length:
+        raise ValueError(
+            f"unique_tokens={wishes.unique_tokens:g} is less than one sequence of {model.context_length} tokens; give "
+            "how many different tokens there are"
+        )
     if tokens < model.context_length:
         raise ValueError(
             f"flops={budget:g} pays for {tokens:.3g} tokens of a model with d_model={grid.d_model[chosen]:.0f}, less "
@@ -271,6 +202,7 @@ def _describe(
     size = max(1, round(rate.batch_tokens / model.context_length))
     loss, low, high = _loss(basis, N, tokens, flops, unique)
     n_low, n_high = _interval(basis, budget) if unique is None else (None, None)
+    rows = deviations(basis, budget, best, unique)
     return Plan(
         basis=basis.named,
         convention=basis.counted,
@@ -290,10 +222,10 @@ def _describe(
         optimum=best,
         optimum_low=n_low,
         optimum_high=n_high,
-        deviations=deviations(basis, budget, best, unique),
+        deviations=rows,
         inference_flops=served,
         saving=saving,
-        notes=(*notes, *_notes(basis, unique, tokens, flops / budget)),
+        notes=(*notes, *_notes(basis, wishes, Optimum(N, tokens), rows, flops / budget)),
     )
 
 
@@ -301,10 +233,13 @@ def _loss(basis: Basis, N: float, D: float, C: float, unique: float | None) -> t
     """Forecast by the runs where there are runs, or evaluate the published law."""
     if basis.records is None:
         return float(np.asarray(basis.loss(N, D, unique))), None, None
-    if unique is not None:
-        N, D = (float(np.asarray(part)) for part in basis.worth(N, D, unique))
-    ahead = forecast(basis.worths(), N=N, D=D, C=C)
+    ahead = _ahead(basis, np.array([N]), np.array([D]), C, unique)
     return float(ahead.mean[0]), float(ahead.low[0]), float(ahead.high[0])
+
+
+def _ahead(basis: Basis, N: Floats, D: Floats, C: float, unique: float | None) -> Forecast:
+    at = (N, D) if unique is None else basis.worth(N, D, unique)
+    return forecast(basis.worths(), N=at[0], D=at[1], C=C)
 
 
 def _interval(basis: Basis, budget: float) -> tuple[float | None, float | None]:
@@ -329,13 +264,45 @@ def deviations(basis: Basis, C: float, best: Optimum, unique: float | None = Non
     return tuple(rows)
 
 
-def _notes(basis: Basis, unique: float | None, tokens: float, spent: float) -> tuple[str, ...]:
-    notes = [*basis.notes]
+def _notes(basis: Basis, wishes: Wishes, run: Optimum, rows: tuple[Deviation, ...], spent: float) -> tuple[str, ...]:
+    unique = wishes.unique_tokens
+    told = [*basis.notes]
     if abs(spent - 1) > OFF_BUDGET:
-        notes.append(f"training takes {spent:.3g} times the budget: so much longer a smaller model reaches its loss")
+        told.append(f"training takes {spent:.3g} times the budget: so much longer a smaller model reaches its loss")
     if basis.convention == "given":
-        notes.append("the table's N is none of the counts that a shape has here, or not said; taken as all parameters")
-    if unique is not None and tokens > unique:
-        whose = "the fit's own" if "R_D" in basis.parameters else "its"
-        notes.append(f"repeated tokens by arXiv:2305.16264 with {whose} constants; no interval covers their error")
-    return tuple(notes)
+        told.append("the table's N is none of the counts that a shape has here, or not said; taken as all parameters")
+    if unique is not None and unique < run.D:
+        told += _repeated(basis, float(run.D) / unique)
+    free = (wishes.max_params, wishes.tokens_per_param, wishes.inference_tokens) == (None, None, None)
+    off = float(run.N / rows[FACTORS.index(1.0)].params)
+    if free and not 1 / FAR_OFF < off < FAR_OFF:
+        told.append(f"no shape with this vocabulary and head is nearer to N* than {off:.3g} times it; choose others")
+    if basis.records is not None:
+        told += _other_size(basis, rows, unique)
+    return tuple(told)
+
+
+def _repeated(basis: Basis, epochs: float) -> list[str]:
+    fade = basis.fades["R_D"]
+    own = "R_D" in basis.parameters or "R_D" in basis.faded
+    constants = f"R*_D = {fade:.3g} as {'fitted to the runs' if own else 'published'}"
+    told = [f"repeated tokens by arXiv:2305.16264, {constants}; no interval covers their error"]
+    if (epochs - 1) / fade > WORN:
+        told.append(
+            f"after {1 + WORN * fade:.3g} epochs the data have given 99 % of what they can, and this run makes "
+            f"{epochs:.3g}: most of the budget buys nothing; find more data, or spend less"
+        )
+    return told
+
+
+def _other_size(basis: Basis, rows: tuple[Deviation, ...], unique: float | None) -> list[str]:
+    """Say so where the forecast, which averages several fits, is lower at another size than at the law's own."""
+    N, D = (np.array([getattr(row, name) for row in rows]) for name in ("params", "tokens"))
+    mean = _ahead(basis, N, D, float(6 * N[0] * D[0]), unique).mean
+    own, least = FACTORS.index(1.0), int(mean.argmin())
+    if mean[own] - mean[least] <= SAME_LOSS:
+        return []
+    return [
+        f"the forecast, which averages other fits too, is lower at {FACTORS[least]:g} times N* ({mean[least]:.4f} "
+        f"against {mean[own]:.4f} nats per token for the same FLOPs): these runs leave the best size open by so much"
+    ]

@@ -7,10 +7,15 @@ from itertools import pairwise
 import numpy as np
 
 from isoflop.law.fit import SAME
+from isoflop.law.lawful import SIFTS, cells
 from isoflop.law.repetition import MUCH
 from isoflop.law.subject import Finding, Subject
 from isoflop.record import Records
 
+STRANGE = 0.02
+"""Difference in ln L at one N and D that seeds alone do not make: of tiny models they spread by 0.6 % (docs/log.md)."""
+OUTLYING = 5.0
+"""And in robust standard deviations of the residuals, to either side."""
 GAP = 0.05
 """Gap in ln(C/6ND) between runs that share no count of N."""
 
@@ -74,6 +79,33 @@ def _rises(runs: Records, letter: str, fixed: str, noise: float) -> list[tuple[s
             if along[j] - along[i] > SAME and np.log(runs.L[j] / runs.L[i]) > noise:
                 pairs.append((runs.runs[i].id, runs.runs[j].id))
     return pairs
+
+
+def rates(subject: Subject) -> list[Finding]:
+    """Do runs of one N and D differ in learning rate or batch, or in something that the source does not say?"""
+    runs = subject.records
+    kept, _ = SIFTS["best_rates"](runs)
+    if many := len(runs) - len(kept):
+        said = (
+            f"{many} of {len(runs)} runs share their N and D with a better one of another learning rate or batch: the "
+            "fit is of all; forecasts and plans take the best alone, and so should a fit"
+        )
+        return [Finding("rates", "warning", said, {"runs": many})]
+    unique = [run.unique_tokens or np.inf for run in runs.runs]
+    number = np.unique(np.column_stack([cells(runs), unique]), axis=0, return_inverse=True)[1].reshape(-1)
+    loss = np.log(runs.L)
+    limit = max(STRANGE, 2 * OUTLYING * subject.sigma)
+    apart = [rows for cell in np.unique(number) if np.ptp(loss[rows := np.flatnonzero(number == cell)]) > limit]
+    if not apart:
+        return []
+    worst = max(apart, key=lambda rows: float(np.ptp(loss[rows])))
+    one, other = worst[np.argmin(loss[worst])], worst[np.argmax(loss[worst])]
+    said = (
+        f"{len(apart)} pairs of N and D have runs whose losses differ by more than {100 * limit:.0f} %, such as "
+        f"{runs.runs[one].id} ({runs.L[one]:.4g}) and {runs.runs[other].id} ({runs.L[other]:.4g}): they seem to differ "
+        "in learning rate, data or schedule, which no law of N and D knows; keep the best, or add columns lr and steps"
+    )
+    return [Finding("rates", "warning", said, {"cells": len(apart)})]
 
 
 def schedules(subject: Subject) -> list[Finding]:

@@ -90,6 +90,11 @@ def shapes(counted: str, N: float, model: ModelConfig, wishes: Wishes, *, reach:
         # every count is linear in the layers, so two depths tell all
         one, two = (_counts(counted, shape(model, head_size, d_model, depth)) for depth in (1, 2))
         counts = one[:, None] + (two - one)[:, None] * (layers - 1)
+        if not counts[1, 0] < LARGEST:
+            raise ValueError(
+                f"the smallest shape, d_model={d_model} with vocab_size={model.vocab_size:.4g}, has {counts[1, 0]:.3g} "
+                "parameters, more than any model; give a smaller vocab_size, context_length or head_size"
+            )
         parts.append(np.vstack([np.full(len(layers), float(d_model)), layers, counts]))
         if counts[0, 0] > reach * N:
             break

@@ -42,6 +42,17 @@ def check_draws(name: str, count: int) -> None:
         raise ValueError(f"{name} {count} must be 0 (no intervals) or {FEWEST_DRAWS} to {MOST_DRAWS}, such as 1000")
 
 
+def generator(seed: int) -> np.random.Generator:
+    """Return the source of draws.
+
+    Raises:
+        ValueError: the seed is negative.
+    """
+    if seed < 0:
+        raise ValueError(f"seed={seed} must be a whole number, 0 or more")
+    return np.random.default_rng(seed)
+
+
 def interval(value: Value, samples: NDArray[np.float64]) -> Interval:
     """Return the value with the 5th and 95th percentiles of its replicates, which lie along the first axis."""
     if not len(samples):
@@ -76,7 +87,7 @@ def bootstrap(fit: Fit, *, replicates: int = 1000, seed: int = 0) -> Fit:
     law = LAWS[fit.law]
     problem, scale = _pose(fit)
     trunk = groups(fit.records.take(order(fit.records)))
-    drawn = draw(problem, trunk, replicates=replicates, rng=np.random.default_rng(seed))
+    drawn = draw(problem, trunk, replicates=replicates, rng=generator(seed))
     many = replace(problem, weights=problem.weights * drawn, delta=np.repeat(problem.delta, replicates))
     best = rescale(law, scale, fit.values)
     theta = search_replicates(many, best[None], STARTS).theta
@@ -85,7 +96,10 @@ def bootstrap(fit: Fit, *, replicates: int = 1000, seed: int = 0) -> Fit:
     parameters = {}
     for i, (name, values) in enumerate(samples.items()):
         low, high = np.percentile(values, (5, 95))
-        parameters[name] = replace(fit.parameters[name], low=float(low), high=float(high), status=status[i])
+        # of two intervals the more doubtful one is believed: the sandwich's, or that of the draws
+        doubt = fit.parameters[name].status
+        judged = status[i] if doubt == "identified" else doubt
+        parameters[name] = replace(fit.parameters[name], low=float(low), high=float(high), status=judged)
     return replace(fit, parameters=parameters, samples=samples)
 
 

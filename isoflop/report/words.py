@@ -121,7 +121,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "status": ("status", "状态"),
     "identified": ("identified", "已确定"),
     "on bound": ("on its bound", "位于边界"),
-    "not identified": ("not identified", "未能确定"),
+    "flat valley": ("flat valley", "未能确定"),
     "complete": ("complete", "完成"),
     "diverged": ("diverged", "发散"),
     "failed": ("failed", "失败"),

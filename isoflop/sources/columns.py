@@ -10,6 +10,9 @@ from pathlib import Path
 from isoflop.record import SYMBOLS, ParamConvention
 from isoflop.sources.cells import Row
 
+SHORTEST, LONGEST = 0.1, 1000.0
+"""Bytes of a token: one of a byte, less where bytes are escaped; more than a page is none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
@@ -34,6 +37,11 @@ class Columns:
     bytes_per_token: float | None = None
     """Turns a loss in bits per byte into nats per token."""
 
+    def __post_init__(self) -> None:
+        width = self.bytes_per_token
+        if width is not None and not SHORTEST <= width <= LONGEST:
+            raise ValueError(f"--bytes-per-token {width:g} is of no tokenizer; it is a number such as 4.2")
+
     @property
     def given(self) -> dict[str, str]:
         """Columns by meaning, those that are named."""
@@ -57,12 +65,19 @@ def find(rows: Sequence[Row], path: Path, said: Columns) -> dict[str, str]:
         ValueError: a column that is named is not there, or the loss or two of N, D and C are missing.
     """
     names = dict.fromkeys(str(name) for row in rows for name in row if name is not None)
-    present = {re.sub(r"[\s/.-]+", "_", name.strip().lower()): name for name in names}
+    spelt: dict[str, list[str]] = {}
+    for name in names:
+        spelt.setdefault(re.sub(r"[\s/.-]+", "_", name.strip().lower()), []).append(name)
+    present = {alias: written[0] for alias, written in spelt.items()}
     found = {
         meaning: next(present[alias] for alias in aliases if alias in present)
         for meaning, aliases in ALIASES.items()
         if not present.keys().isdisjoint(aliases)
     }
+    for meaning, name in found.items():
+        alike = next(written for written in spelt.values() if name in written)
+        if len(alike) > 1 and meaning not in said.given:
+            raise ValueError(f"{path} has the columns {' and '.join(alike)} for its {meaning}; rename or remove one")
     stripped = {name.strip(): name for name in names}
     for meaning, name in said.given.items():
         name = stripped.get(name.strip(), name)

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from isoflop.counts import COMMA, COUNTED, parse
 from isoflop.record import Records
-from isoflop.sources.cells import COMMA, COUNTED, Row, parse, text_of
+from isoflop.sources.cells import Row, text_of
 from isoflop.sources.columns import reading
 
 FACTOR = 2.0
@@ -28,7 +29,7 @@ def remarks(records: Records, rows: Sequence[Row], columns: Mapping[str, str], c
         told.append(f"bits per byte ({columns['loss']}) are turned into nats per token")
     if counted is not None and counted != records.convention:
         told.append(f"N is counted as {counted}, in the table's own word")
-    told += [_written(rows, columns), _flops(records, columns), _loss(records)]
+    told += [_written(rows, columns), _blank(rows, columns), _flops(records, columns), _loss(records)]
     return tuple(sentence for sentence in told if sentence is not None)
 
 
@@ -42,6 +43,17 @@ def _written(rows: Sequence[Row], columns: Mapping[str, str]) -> str | None:
             if shown is not None:
                 told.append(f"{columns[meaning]} {shown} is read as {parse(shown, loss=meaning == 'loss'):g}")
                 break
+    return "; ".join(told) or None
+
+
+def _blank(rows: Sequence[Row], columns: Mapping[str, str]) -> str | None:
+    """Tell of empty cells of N, D and C, worked out by C = 6ND, where others of their column are filled."""
+    told = []
+    for meaning, rule in (("params", "C/6D"), ("tokens", "C/6N"), ("flops", "6ND")):
+        fitted = [row for row in rows if text_of(row, columns, "loss") is not None]
+        empty = sum(text_of(row, columns, meaning) is None for row in fitted)
+        if meaning in columns and 0 < empty < len(fitted):
+            told.append(f"{columns[meaning]} is empty in {empty} of {len(fitted)} rows, and taken as {rule} there")
     return "; ".join(told) or None
 
 

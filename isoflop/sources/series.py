@@ -7,7 +7,7 @@ from typing import Any
 
 from isoflop.files import read_json
 from isoflop.sources.columns import ALIASES, GUESSED, Columns
-from isoflop.sources.table import cells
+from isoflop.sources.table import cells, parquet_rows
 
 
 def names(source: str | Path, columns: Columns = GUESSED) -> tuple[str | None, ...]:
@@ -24,10 +24,10 @@ def names(source: str | Path, columns: Columns = GUESSED) -> tuple[str | None, .
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a CSV or of a JSON list of objects; columns of a JSON object are turned into rows."""
-    if path.suffix.lower() in (".csv", ".tsv"):
+    """Rows of a CSV, a Parquet file or a JSON list of objects; columns of a JSON object are turned into rows."""
+    if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
         try:
-            return cells(path)[0]
+            return parquet_rows(path) if path.suffix.lower() == ".parquet" else cells(path)[0]
         except ValueError:
             return []
     value = read_json(path) if path.suffix.lower() == ".json" else []

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from isoflop.files import read_json
-from isoflop.record import ParamConvention, Record, Records
-from isoflop.sources.cells import LEAST, MOST, Row, number_of, text_of
+from isoflop.record import LEAST, MOST, ParamConvention, Record, Records
+from isoflop.sources.cells import Row, number_of, text_of
 from isoflop.sources.columns import COUNTS, GUESSED, Columns, find
 from isoflop.sources.remarks import remarks
 
 SPARE = "\0beyond"
 """Where cells beyond the named columns go."""
+PLAIN = re.compile(r"(u?int|float|double|half|decimal|bool|string|large_string|string_view|null)")
+"""Types of Parquet columns whose values are numbers or texts."""
 DELIMITERS: Mapping[str, str] = {",": "commas", ";": "semicolons", "\t": "tabs"}
 """What may stand between the cells of a line, the usual first."""
 
@@ -47,9 +49,17 @@ def cells(path: Path) -> tuple[list[dict[str, Any]], str]:
             names = re.sub(r'"[^"]*"', "", file.readline())
             delimiter = max(DELIMITERS, key=names.count)
             file.seek(0)
-            return list(csv.DictReader(file, restkey=SPARE, delimiter=delimiter)), delimiter
+            reader = csv.DictReader(file, restkey=SPARE, delimiter=delimiter)
+            rows, header = list(reader), reader.fieldnames or []
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is no CSV in UTF-8 ({error}); export it again") from error
+    _once(header, path)
+    return rows, delimiter
+
+
+def _once(names: Sequence[str], path: Path) -> None:
+    if twice := [name for name, count in Counter(filter(None, names)).items() if count > 1]:
+        raise ValueError(f"{path} has several columns named {twice[0]!r}; rename or remove all but one")
 
 
 def read_json_table(path: Path, series: str | None, said: Columns = GUESSED) -> Records:
@@ -74,20 +84,37 @@ def read_json_table(path: Path, series: str | None, said: Columns = GUESSED) -> 
 
 
 def read_parquet(path: Path, series: str | None, said: Columns = GUESSED) -> Records:
-    """Read a Parquet file; pyarrow, the extra `parquet`, is imported here.
+    """Read a Parquet file.
 
     Raises:
         ValueError: pyarrow is not installed, or as `read_csv`.
+    """
+    return from_rows(parquet_rows(path), path, series, said)
+
+
+def parquet_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a Parquet file; pyarrow, the extra `parquet`, is imported here.
+
+    Raises:
+        ValueError: pyarrow is not installed, or the file is no table.
     """
     try:
         parquet: Any = importlib.import_module("pyarrow.parquet")
     except ImportError:
         raise ValueError(f"{path} needs pyarrow; install it with `pip install 'isoflop[parquet]'`") from None
     try:
-        rows = parquet.read_table(path).to_pylist()
+        table = parquet.read_table(path)
+        columns = [_values(column) for column in table.columns]
     except (OSError, ValueError, NotImplementedError) as error:
         raise ValueError(f"{path} is no Parquet file ({error}); export it again") from error
-    return from_rows(rows, path, series, said)
+    _once(table.column_names, path)
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _values(column: Any) -> list[Any]:
+    """Return the numbers and texts of a Parquet column; of times, lists and the like what they are, for a refusal."""
+    kind = str(getattr(column.type, "value_type", column.type) if "dictionary" in str(column.type) else column.type)
+    return column.to_pylist() if PLAIN.match(kind) else [f"a {kind}"] * len(column)
 
 
 def from_rows(
@@ -105,10 +132,7 @@ def from_rows(
     mine = [row for _, row in numbered]
     convention, counted = _convention(mine, columns, path)
     shared = _shared(mine, columns)
-    records = [
-        _record(row, columns, f"{path}, row {index}", f"row {index}", convention, said, shared)
-        for index, row in numbered
-    ]
+    records = _all_records(numbered, columns, path, convention, said, shared)
     complete = tuple(record for record in records if record.status == "complete")
     left_out = tuple(f"{record.id}: {record.status}" for record in records if record.status != "complete")
     if not complete:
@@ -118,6 +142,43 @@ def from_rows(
     source = str(path) if series is None else f"{path} (series {series})"
     told = Records(complete, source=source, convention=convention, left_out=left_out)
     return replace(told, notes=(*notes, *remarks(told, mine, columns, counted)))
+
+
+def _all_records(
+    numbered: Sequence[tuple[int, Row]],
+    columns: Mapping[str, str],
+    path: Path,
+    convention: ParamConvention,
+    said: Columns,
+    shared: bool,
+) -> list[Record]:
+    """Turn every row into a record; what is wrong with several is said in one sentence."""
+    records, wrong = list[Record](), dict[str, list[int]]()
+    for index, row in numbered:
+        try:
+            records.append(_record(row, columns, "", f"row {index}", convention, said, shared))
+        except ValueError as error:
+            wrong.setdefault(str(error).removeprefix(": "), []).append(index)
+    if not wrong:
+        return records
+    count = sum(map(len, wrong.values()))
+    shown = list(wrong.items())[:SHOWN]
+    told = [f"{_rows(rows)}: {reason}" for reason, rows in shown]
+    if more := count - sum(len(rows) for _, rows in shown):
+        told.append(f"and so on in {more} more")
+    place = f"{path}, " if count == 1 else f"{path} has {count} of {len(numbered)} rows that are no runs: "
+    raise ValueError(place + "; ".join(told))
+
+
+def _rows(rows: Sequence[int]) -> str:
+    """Name some rows, the first few of many."""
+    some = ", ".join(map(str, rows[:SHOWN]))
+    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    return f"row{'' if len(rows) == 1 else 's'} {some}{more}"
+
+
+SHOWN = 3
+"""Rows, and reasons, that a refusal names."""
 
 
 def _shared(rows: Sequence[Row], columns: Mapping[str, str]) -> bool:

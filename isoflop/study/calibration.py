@@ -138,6 +138,21 @@ def look(path: Path) -> Outcome:
         return Outcome(path, locked, None, str(error), changed)
 
 
+def distinct(found: Sequence[Outcome]) -> tuple[list[Outcome], list[str]]:
+    """Return each forecast once, measured if one of its copies is, and say which files are copies."""
+    kept: dict[Path, Outcome] = {}
+    notes = []
+    for one in found:
+        same = next((path for path, other in kept.items() if other.locked == one.locked), None)
+        if same is None:
+            kept[one.path] = one
+            continue
+        notes.append(f"{one.path} is a copy of {same}; they count once")
+        if kept[same].score is None and one.score is not None:
+            kept[same] = one
+    return list(kept.values()), notes
+
+
 def loss_of(record: Record, locked: Locked) -> float:
     """Return the loss of the run that was forecast.
 

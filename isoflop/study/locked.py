@@ -171,6 +171,8 @@ def read_locked(path: Path) -> Locked:
         of_their_types(locked)
         positive(locked, "params", "tokens", "flops", "loss", "low", "high")
         fraction(locked, "level")
+        if not locked.low <= locked.loss <= locked.high:
+            raise ValueError(f"loss={locked.loss:g} must lie between low={locked.low:g} and high={locked.high:g}")
     except ValueError as error:
         raise ValueError(f"{path} is not a forecast that `isoflop lock` wrote: {error}") from None
     return locked
