@@ -45,6 +45,16 @@ def test_the_export_holds_the_question_the_forecast_and_the_target(study: Path) 
     assert "large" not in {run.id for run in read("mine.json").runs}
 
 
+def test_tokens_in_the_study_are_named_from_there(study: Path) -> None:
+    path = next((study / "runs").glob("*/record.json"))
+    record = json.loads(path.read_text())
+    record["config"]["data"] = {"data": str(study / "tokens")}
+    path.write_text(json.dumps(record))
+    assert main(["study", "export", str(study)]) == 0
+    (run,) = [run for run in json.loads(Path("mine.json").read_text())["runs"] if run["id"] == record["id"]]
+    assert run["config"]["data"]["data"] == "tokens"
+
+
 def test_without_pyarrow_json_is_written_and_the_remedy_said(
     study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

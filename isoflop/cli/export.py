@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tyro.conf import Positional
 
@@ -31,9 +34,9 @@ def export(folder: Positional[str], *, out: str | None = None, json: bool = Fals
     kept = {name: read_json(where / name) for name in (FORECAST, "fit.json") if (where / name).exists()}
     whole = Export(
         name=study.name,
-        study=study.to_dict(),
-        runs=list(found["runs"].values()),
-        targets=list(found[TARGET].values()),
+        study=_at_home(study.to_dict(), where),
+        runs=[replace(record, config=_at_home(record.config, where)) for record in found["runs"].values()],
+        targets=[replace(record, config=_at_home(record.config, where)) for record in found[TARGET].values()],
         forecasts=[kept[FORECAST]] if FORECAST in kept else [],
         fit=kept.get("fit.json"),
     )
@@ -46,3 +49,14 @@ def export(folder: Positional[str], *, out: str | None = None, json: bool = Fals
         print(f"{path}: {len(whole.runs)} runs; `isoflop fit {path}` fits them")
     if len(written) == 1:
         print("a Parquet file needs pyarrow; install it with `pip install 'isoflop[parquet]'`")
+
+
+def _at_home(config: Mapping[str, Any], study: Path) -> dict[str, Any]:
+    """Name tokens that lie in the study's folder from there: where that is on this machine helps nobody elsewhere."""
+    home, data = study.resolve(), config.get("data")
+    if not isinstance(data, Mapping) or not isinstance(data.get("data"), str):
+        return dict(config)
+    tokens = Path(data["data"]).resolve()
+    if not data["data"] or not tokens.is_relative_to(home):
+        return dict(config)
+    return {**config, "data": {**data, "data": tokens.relative_to(home).as_posix()}}
