@@ -35,7 +35,7 @@ class Going:
     """How far rounds of runs go."""
 
     rounds: int = 3
-    """Rounds that --flops are split over."""
+    """Most rounds; each spends its share of what is left of --flops."""
     until_width: float | None = None
     """Stop when the forecast's 90 % interval lies within ± this part of the loss, such as 0.02; None: go on."""
     workers: int | None = None

@@ -45,10 +45,10 @@ def run_rounds(
             before = made[-1].after if made and made[-1].target == target else None
             before = before or propose.known(fitted, target)
             left = allowance - charged(folder, study, made)
-            if reason := _enough(before, fitted, left, going.until_width, wishes):
+            if reason := _enough(before, fitted, left, going, len(made), wishes):
                 print(f"{folder}: {reason}", file=sys.stderr if json else sys.stdout)
                 return
-            part = _part(allowance / going.rounds, left, _least(fitted, wishes))
+            part = _part(left / (going.rounds - len(made)), left, _least(fitted, wishes))
             asked = {**wishes, "target": target}
             new = propose.propose(study, fitted, before, number=len(made) + 1, allowance=part, **asked)
             made.append(keep(folder, new))
@@ -58,13 +58,15 @@ def run_rounds(
 
 
 def _enough(
-    now: Known, fitted: Fit, left: float, until_width: float | None, wishes: Mapping[str, float | int | None]
+    now: Known, fitted: Fit, left: float, going: Going, rounds: int, wishes: Mapping[str, float | int | None]
 ) -> str | None:
     """Why there is no further round; None if there is."""
-    if until_width is not None and now.width <= until_width:
+    if going.until_width is not None and now.width <= going.until_width:
         return f"the loss is known within ± {now.width:.2%}, as narrow as asked"
     if FAR * max(left, 0.0) < _least(fitted, wishes):
         return f"the allowance is spent: {max(left, 0.0):.3g} FLOPs are left, too few for a round"
+    if rounds >= going.rounds:
+        return f"{rounds} rounds are done and {left:.3g} FLOPs left; a larger --rounds spends them"
     return None
 
 
