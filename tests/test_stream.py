@@ -106,7 +106,9 @@ def test_no_block_takes_back_what_was_drawn(weights: list[float], block: int) ->
     stream = BatchStream(sources, tuple(weight / total for weight in weights), 4, 0)
     whole = [np.array(stream.drawn(number * BLOCK)) for number in (block, block + 1)]
     assert (whole[1] >= whole[0]).all() and [drawn.sum() for drawn in whole] == [block * BLOCK, (block + 1) * BLOCK]
-    assert np.abs(whole[1] - np.array(stream.weights) * (block + 1) * BLOCK).max() <= 2
+    drawn = (block + 1) * BLOCK
+    # what stands below both ends of a part is rounded down, and the ends themselves to 32 bits
+    assert np.abs(whole[1] - np.array(stream.weights) * drawn).max() <= 1 + 1e-3 + drawn / 2**32
 
 
 def test_what_was_seen_is_told_by_source() -> None:

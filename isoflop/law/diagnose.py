@@ -175,6 +175,7 @@ def _regime(subject: Subject, letter: str) -> list[Finding]:
     if told.sum() < FEWEST_CUTS or not told[0]:
         said = f"without the smallest {letter} the other runs leave {key} too uncertain to tell where scaling starts"
         numbers = {letter: np.exp(cuts).tolist(), key: answer[key].tolist(), "sd": sd.tolist()}
+        numbers |= {"runs": keep.sum(1).tolist()}
         return [Finding("regime", "note", said, numbers)]
     cuts, keep, sd, answer = cuts[told], keep[told], sd[told], {key: answer[key][told]}
     start = next(i for i in range(len(cuts)) if _settled(answer[key][i:], sd[i:]))

@@ -22,7 +22,7 @@ def regime(records: Records) -> Answer:
         ValueError: too few sizes and lengths for three nested fits.
     """
     answers = [found.numbers for found in diagnose(records, law=LAW).findings if found.check == "regime"]
-    known = next((numbers for numbers in answers if "N" in numbers), None)
+    known = next((numbers for numbers in answers if {"N", "a"} <= numbers.keys()), None)
     if known is None:
         raise ValueError(
             f"the {len(records)} runs of {records.source} leave fewer than three cut-offs of N with runs enough for "
