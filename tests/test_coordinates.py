@@ -1,4 +1,4 @@
-"""python -m pytest tests/test_coordinates.py; widths under every optimizer: -m slow"""
+"""python -m pytest tests/test_coordinates.py; widths under Muon too: -m slow"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -41,15 +41,11 @@ def test_activations_grow_with_width_under_the_standard_parametrization_alone(ba
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("optimizer", "lr", "grad_clip"),
-    # SGD's steps are as large as its gradients: a bound on the norm of all of them would depend on the width
-    [("adamw", 0.01, 1.0), ("muon", 0.02, 1.0), ("sgd", 0.2, None)],
-)
-def test_every_optimizers_rule_keeps_activations_as_the_width_grows(
-    base: RunConfig, optimizer: OptimizerKind, lr: float, grad_clip: float | None
+@pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 0.01), ("muon", 0.02)])
+def test_activations_keep_their_size_under_optimizers_of_normalised_steps(
+    base: RunConfig, optimizer: OptimizerKind, lr: float
 ) -> None:
-    optim = replace(base.optim, optimizer=optimizer, lr=lr, grad_clip=grad_clip)
+    optim = replace(base.optim, optimizer=optimizer, lr=lr)
     run = replace(base, optim=optim, train=replace(base.train, steps=10, batch_size=8))
     standard, mup = (measure(run, name, "width", (16, 64, 128), seeds=2) for name in ("standard", "mup"))
     assert abs(standard.slopes[-1]).max() >= GROWING
