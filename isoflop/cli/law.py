@@ -59,8 +59,6 @@ def fit(
     from isoflop.files import write_json
     from isoflop.law.approaches import DRAWS, approaches
     from isoflop.law.fit import fit as fit_law
-    from isoflop.law.lawful import lawful
-    from isoflop.law.laws import LAWS
     from isoflop.law.uncertainty import bootstrap as resample
     from isoflop.law.uncertainty import regroup
     from isoflop.sources import read
@@ -70,9 +68,7 @@ def fit(
     records = read(source, series=series, columns=columns)
     records = regroup(records if params is None else records.under(params), group)
     fitted = fit_law(records, law=law, objective=objective)
-    if "U" not in LAWS[law].variables:
-        told = [f"predict, optimal, plan and next: {note}; fit takes all" for note in lawful(fitted.records)[1]]
-        fitted = replace(fitted, records=replace(fitted.records, notes=(*fitted.records.notes, *told)))
+    fitted = _noted(fitted)
     with _bar(quiet=json) as step:
         if bootstrap:
             step(f"{bootstrap} draws of {len(records)} runs")
@@ -89,6 +85,17 @@ def fit(
 
 BEYOND = 10.0
 """The approaches are compared at this factor beyond the largest run, where they begin to part."""
+
+
+def _noted(fitted: Fit) -> Fit:
+    """Say which of the runs other commands leave out."""
+    from isoflop.law.lawful import lawful
+    from isoflop.law.laws import LAWS
+
+    if "U" in LAWS[fitted.law].variables:
+        return fitted
+    told = [f"predict, optimal, plan and next: {note}; fit takes all" for note in lawful(fitted.records)[1]]
+    return replace(fitted, records=replace(fitted.records, notes=(*fitted.records.notes, *told)))
 
 
 @contextmanager

@@ -35,7 +35,7 @@ OVERHEAD = 1 / 300
 LOWER = 4.0
 """Runs reach down to the smallest trained over this factor, unless said otherwise: the next advice, which sees whether
 the law held there, may go down again. Expected errors of ln L at ten times the largest budget of a 72-run sweep, for
-15 % of its FLOPs, where the law holds: 1.10 of the sweep's with a factor of 1, 0.98 with 2, 0.87 with 4, 0.79 with 8."""
+15 % of its FLOPs: 1.10 of the sweep's with a factor of 1, 0.98 with 2, 0.87 with 4, 0.79 with 8."""
 SURE = 3.0
 """Standard errors by which the cheapest runs must lie off the law on average, so that none below is proposed."""
 FAR = 0.2

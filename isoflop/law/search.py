@@ -99,7 +99,7 @@ def _visit(problem: Problem, best: Solution, rows: Int64[np.ndarray, "rows"]) ->
         for _ in range(VALLEYS):
             away = np.abs(near[-1][:, None] - pool).max(2) > UNLIKE
             costs = np.where(away, costs, np.inf)
-            there = np.isfinite(costs).any(1)
+            there = np.asarray(np.isfinite(costs).any(1))
             near.append(np.where(there[:, None], pool[costs.argmin(1)], near[-1]))
             some = np.flatnonzero(there)
             if not len(some):
