@@ -1,11 +1,13 @@
 """python -m pytest tests/test_rates.py"""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from isoflop.config import ModelConfig, OptimConfig, TrainConfig
 from isoflop.flops import count_params
-from isoflop.law.rates import RATES, best_rates, power, step_law
+from isoflop.law.rates import RATES, best_rates, power, step_law, usual
 from isoflop.record import Record, Records
 from isoflop.sources import read
 from tests.shared import shared
@@ -65,6 +67,11 @@ def test_the_runs_own_rate_is_transferred_by_width() -> None:
     run = Record(id="a", params={"given": 1e6}, tokens=2e7, flops=1.2e14, loss=3.0, config=config)
     rate, named, notes = RATES["transfer"](Records((run,), source="own", convention="given"), MODEL, 1e7, 1e9)
     assert rate == (pytest.approx(1e-3), 32 * 128) and "∝ 1/width" in named and notes == ()
+    assert usual(Records((run,), source="own", convention="given")) == "transfer"
+    hotter = replace(run, config={**config, "optim": vars(OptimConfig(lr=8e-3, lr_width=128))})
+    assert (
+        usual(Records((run, hotter), source="own", convention="given")) == usual(sweep()) == usual(None) == "step_law"
+    )
     with pytest.raises(ValueError, match="rate='transfer' needs runs that know their configuration"):
         RATES["transfer"](sweep(), MODEL, 1e7, 1e9)
 

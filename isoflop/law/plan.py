@@ -21,7 +21,7 @@ from isoflop.law.economy import (
 from isoflop.law.forecast import Forecast, forecast
 from isoflop.law.frontier import approach3
 from isoflop.law.laws import Optimum, optimum
-from isoflop.law.rates import RATES
+from isoflop.law.rates import RATES, usual
 from isoflop.law.shape import REACH, Shapes, Wishes, nearest, shape, shapes
 from isoflop.record import Floats, of_a_run
 
@@ -198,7 +198,7 @@ def _describe(
     unique = wishes.unique_tokens
     kinds = params_by_convention(model)
     N, flops = kinds[basis.counted], compute(model) * tokens
-    rate, named, notes = RATES[wishes.rate](basis.tried, model, N, tokens)
+    rate, named, notes = RATES[wishes.rate or usual(basis.tried)](basis.tried, model, N, tokens)
     size = max(1, round(rate.batch_tokens / model.context_length))
     loss, low, high = _loss(basis, N, tokens, flops, unique)
     n_low, n_high = _interval(basis, budget) if unique is None else (None, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
@@ -151,3 +151,15 @@ RATES: Mapping[RateName, Callable[[Records | None, ModelConfig, float, float], R
     "fit": _by_own_fit,
     "transfer": _by_transfer,
 }
+
+
+def usual(runs: Records | None) -> RateName:
+    """Name where a rate comes from unless it is said: from runs of one recipe by transfer, otherwise Step Law."""
+    configs = [] if runs is None else [run.config for run in runs.runs]
+    recipes = {_recipe(config) if {"model", "optim", "train"} <= config.keys() else None for config in configs}
+    return "transfer" if len(recipes) == 1 and None not in recipes else "step_law"
+
+
+def _recipe(config: Mapping[str, Any]) -> tuple[Any, ...]:
+    optim, batch = OptimConfig(**config["optim"]), config["train"]["batch_size"]
+    return optim.optimizer, optim.lr, optim.lr_width, batch, config["model"]["context_length"]

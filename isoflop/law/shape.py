@@ -39,8 +39,9 @@ class Wishes:
     """Tokens there are; more than these are repeated."""
     inference_tokens: float | None = None
     """Tokens that will be served: the budget's loss is kept and training plus serving made cheapest."""
-    rate: RateName = "step_law"
-    """Where learning rate and batch come from: Step Law, the best of the runs' own (fit), or theirs by transfer."""
+    rate: RateName | None = None
+    """Where learning rate and batch come from: Step Law, the best of the runs' own (fit), or theirs by transfer; None:
+    transfer from own runs of one recipe, otherwise Step Law."""
 
     def __post_init__(self) -> None:
         for name in ("head_size", "aspect", "max_params", "tokens_per_param", "unique_tokens", "inference_tokens"):
