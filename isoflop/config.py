@@ -169,6 +169,12 @@ class TrainConfig:
                 f"batch_size={self.batch_size} does not split into grad_accum={self.grad_accum} equal parts; "
                 f"try batch_size={max(1, round(self.batch_size / self.grad_accum)) * self.grad_accum}"
             )
+        if self.batch_size % (parts := self.grad_accum * self.devices):
+            raise ValueError(
+                f"batch_size={self.batch_size} does not split over devices={self.devices} in grad_accum="
+                f"{self.grad_accum} equal parts each; try batch_size={max(1, round(self.batch_size / parts)) * parts}, "
+                "or fewer devices"
+            )
 
     @property
     def length(self) -> tuple[str, float]:
@@ -283,7 +289,7 @@ def _hashed(part: Any) -> dict[str, Any]:
 
 
 def write_run(config: RunConfig, out: Path) -> Path:
-    """Make the run's folder `out/<id>` with its config.json, or find it; return it.
+    """Make the run's folder `out/<id>` with its config.json, or find it, to go on as `spread_run` lets it; return it.
 
     Raises:
         ValueError: the folder holds another run.
@@ -292,6 +298,7 @@ def write_run(config: RunConfig, out: Path) -> Path:
     if (folder / "config.json").exists():
         if differences := config.differences(read_run(folder)):
             raise ValueError(f"{folder} holds another run: {', '.join(differences)}; choose another --out")
+        spread_run(folder, config.train)
         return folder
     write_json(folder / "config.json", lasting(config.to_dict(), folder))
     return folder

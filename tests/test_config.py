@@ -37,6 +37,11 @@ RUN = RunConfig(
             {"batch_size": 10, "grad_accum": 4},
             "batch_size=10 does not split into grad_accum=4 equal parts",
         ),
+        (
+            TrainConfig,
+            {"batch_size": 4, "devices": 3},
+            "batch_size=4 does not split over devices=3 in grad_accum=1 equal parts each; try batch_size=3",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(config: type, given: dict, message: str) -> None:

@@ -40,7 +40,9 @@ def test_a_line_cut_short_is_passed_over(tmp_path: Path) -> None:
     note(tmp_path, began=3)
     with (tmp_path / JOURNAL).open("a") as file:
         file.write('{"owner": ')
-    assert [line["began"] for line in read_journal(tmp_path)] == [3]
+    note(tmp_path, began=5)  # behind the half line, so lost with it
+    note(tmp_path, began=6)
+    assert [line["began"] for line in read_journal(tmp_path)] == [3, 6]
 
 
 def test_a_run_keeps_its_journal(make_run) -> None:

@@ -12,7 +12,17 @@ from isoflop.config import DataConfig, TrainConfig
 from isoflop.presets import preset
 from isoflop.study import drive
 from isoflop.study.study import Study
-from isoflop.study.timeline import TIMES, Stretch, note, read_stretches, timeline, told, write_planned
+from isoflop.study.timeline import (
+    PLANNED,
+    TIMES,
+    Stretch,
+    note,
+    read_planned,
+    read_stretches,
+    timeline,
+    told,
+    write_planned,
+)
 
 
 def test_what_a_study_took_leaves_out_when_nobody_drove_it() -> None:
@@ -31,9 +41,17 @@ def test_times_of_a_killed_driver_and_of_the_target_do_not_count(tmp_path: Path)
     note(tmp_path / "target" / "far", "done")
     with (tmp_path / TIMES).open("a") as file:
         file.write('{"at": 3, "ki')
+        file.write('{"at": 4, "kind": "done", "run": "runs/b"}\n')
     assert [stretch.run for stretch in read_stretches(tmp_path)] == ["runs/a"]
     assert [stretch.run for stretch in read_stretches(tmp_path, place="target")] == ["target/far"]
     assert read_stretches(tmp_path / "runs") == []
+
+
+def test_a_plan_that_is_none_is_told(tmp_path: Path) -> None:
+    assert read_planned(tmp_path) is None
+    (tmp_path / PLANNED).write_text("{}")
+    with pytest.raises(ValueError, match=r"plan.json holds no plan; remove it"):
+        read_planned(tmp_path)
 
 
 @pytest.fixture

@@ -35,7 +35,11 @@ def on_two(folder: Path) -> Path:
     [
         ({"event": "failed", "reason": "ValueError: no", "echo": False}, [], "ValueError: no"),
         ({"event": "failed", "reason": "gone", "echo": True}, ["x", "isoflop: rank 1: no room"], "rank 1: no room"),
-        ({}, ["traceback : Signal 9 (SIGKILL) received by PID 7"], "the process of a rank was killed by signal 9"),
+        (
+            {},
+            ["traceback : Signal 9 (SIGKILL) received by PID 7"],
+            "the process of a rank was killed by signal 9; the same command goes on from the checkpoint",
+        ),
         ({"event": "ready"}, ["no module", "==="], "torchrun ended with code 1: no module"),
     ],
 )
@@ -57,15 +61,36 @@ def test_a_run_goes_on_with_other_devices_but_not_with_another_recipe(
     assert "the command gives lr=1.0 (there 0.005); leave that out" in capsys.readouterr().err
 
 
+def test_the_same_command_goes_on_with_other_devices(token_folder: Path, tmp_path: Path) -> None:
+    shape = [
+        "--preset",
+        "small",
+        "--d-model",
+        "16",
+        "--context-length",
+        "16",
+        "--batch-size",
+        "4",
+        "--val-tokens",
+        "256",
+    ]
+    command = ["train", "--data", str(token_folder), "--out", str(tmp_path), "--steps", "2", "--json", *shape]
+    assert main(command) == 0
+    assert main([*command, "--devices", "2"]) == 0  # done is done
+    (folder,) = tmp_path.glob("d16-*")
+    assert read_run(folder).train.devices == 2
+
+
 @pytest.mark.slow
 def test_the_local_executor_trains_runs_on_two_devices_each(make_run: MakeRun) -> None:
     runs = [on_two(make_run(steps=20, seed=seed)) for seed in range(2)]
-    broken = on_two(make_run(steps=20, seed=3, batch_size=3))
+    broken = make_run(steps=20, seed=3, optim={"optimizer": "muon"})
+    spread_run(broken, replace(read_run(broken).train, devices=2, sharding="fsdp"))
     events: list[Event] = []
     local.run([*runs, broken], workers=1, patience=300.0, on_event=events.append)
     ends = {event.run: (event.kind, event.reason) for event in events if event.kind not in ("started", "progress")}
     assert [ends[run][0] for run in runs] == ["done", "done"]
-    assert ends[broken][0] == "failed" and "batch_size=3 does not split over 2 devices" in ends[broken][1]
+    assert ends[broken][0] == "failed" and "optimizer=muon needs whole matrices" in ends[broken][1]
     assert [Record.read(run / "record.json").measured["devices"] for run in runs] == [["2 cpu"], ["2 cpu"]]
 
 

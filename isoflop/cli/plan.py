@@ -175,11 +175,11 @@ def _model_of(
     own = [] if basis.records is None else [run.config["model"] for run in basis.records.runs if run.config]
     if name is None and own:
         return replace(ModelConfig(**own[-1]), **given), ()
-    start = preset(name or "llama")
+    start, asked = preset(name or "llama"), bool({"vocab_size", "context_length"} & given.keys())
     given = {key: value for key, value in PRESETS[name or "llama"].items() if key in OUTSIDE[0]} | given
     N = min(float(optimal_size(basis, flops, wishes.unique_tokens).N), wishes.max_params or math.inf)
     model = outside(basis.counted, N, start, wishes, given)
-    if {"vocab_size": model.vocab_size, "context_length": model.context_length} == {**OUTSIDE[0], **given}:
+    if asked or {"vocab_size": model.vocab_size, "context_length": model.context_length} == {**OUTSIDE[0], **given}:
         return model, ()
     note = f"vocabulary and context are kept small, for {OUTSIDE[0]['vocab_size']} token ids would take over half of a "
     return model, (f"{note}model of {N:.3g} parameters; --vocab-size and --context-length choose others",)

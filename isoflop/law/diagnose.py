@@ -169,7 +169,8 @@ def _regime(subject: Subject, letter: str) -> list[Finding]:
     cuts, keep = cuts[usable], keep[usable]
     theta = subject.refit(keep, STARTS)
     answer = subject.ahead(theta)
-    key = "a" if "a" in answer else "L"
+    # a law whose form fixes a, such as α = β, is judged by its loss ahead
+    key = "a" if "a" in answer and np.ptp(answer["a"]) > SAME else "L"
     sd = _spread(subject, keep, theta, key)
     told = sd <= (WEAK if key == "a" else WEAK * float(subject.records.L.min()))
     if told.sum() < FEWEST_CUTS or not told[0]:

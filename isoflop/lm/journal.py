@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -26,7 +27,11 @@ def read_journal(run: Path) -> list[dict[str, Any]]:
     """Return the lines of a run's journal, oldest first; one that a crash cut short is passed over."""
     path = run / JOURNAL
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    whole = []
+    for line in lines:
+        with contextlib.suppress(ValueError):  # cut short by a crash, or written behind such a line
+            whole.append(json.loads(line))
+    return whole
 
 
 def trained_twice(run: Path) -> str | None:

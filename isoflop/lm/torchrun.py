@@ -155,6 +155,6 @@ def _reason(team: _Team, last: dict[str, Any]) -> str:
     if own:
         return f"rank {own[0]}"
     if killed := re.findall(r"Signal (\d+) \(\w+\) received by PID", "\n".join(team.errors)):
-        return f"the process of a rank was killed by signal {killed[0]}"
+        return f"the process of a rank was killed by signal {killed[0]}; the same command goes on from the checkpoint"
     tail = next((line for line in reversed(team.errors) if line.strip("= -")), "it said nothing")
     return f"torchrun ended with code {team.process.returncode}: {last.get('reason', tail)}"

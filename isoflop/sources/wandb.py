@@ -24,19 +24,23 @@ def read_wandb(path: Path, series: str | None, said: Columns = GUESSED) -> Recor
     """Read one run an id, its metrics as they were last; N, D or C must be among them.
 
     Raises:
-        ValueError: wandb, the extra `wandb`, is not installed, or as `isoflop.sources.table.read_csv`.
+        ValueError: the extra `wandb` is not installed, a file is damaged, or as `isoflop.sources.table.read_csv`.
     """
     try:
         messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
     except ImportError:
         raise ValueError(f"{path} needs wandb; install it with `pip install 'isoflop[wandb]'`") from None
+    broken: Any = importlib.import_module("google.protobuf.message").DecodeError  # wandb brings protobuf
     rows: dict[str, dict[str, Any]] = {}
     for file in sorted(path.rglob(OFFLINE)):
         row = rows.setdefault(file.stem.removeprefix("run-"), {"id": file.stem.removeprefix("run-")})
         row["state"] = "crashed"  # until it says that it ended
         for data in _records(file.read_bytes()):
             record = messages.Record()
-            record.ParseFromString(data)
+            try:
+                record.ParseFromString(data)
+            except broken as error:
+                raise ValueError(f"{file} is damaged ({error}); copy it again, or leave that run out") from None
             for item in record.history.item:
                 value = json.loads(item.value_json)
                 if isinstance(value, (int, float, str)):

@@ -60,9 +60,10 @@ def read_stretches(folder: Path, *, place: str = "runs") -> list[Stretch]:
         return []
     begun, out = dict[str, float](), list[Stretch]()
     for line in path.read_bytes().splitlines():
-        if not line.endswith(b"}"):
-            continue  # cut short by a crash
-        said = json.loads(line)
+        try:
+            said = json.loads(line)
+        except ValueError:
+            continue  # cut short by a crash, or written behind such a line
         if said["kind"] == "started":
             begun[said["run"]] = said["at"]
         elif said["run"] in begun:
@@ -88,9 +89,18 @@ def write_planned(folder: Path, wall_seconds: float) -> None:
 
 
 def read_planned(folder: Path) -> float | None:
-    """Return what was expected, seconds; None where nobody planned."""
+    """Return what was expected, seconds; None where nobody planned.
+
+    Raises:
+        ValueError: the file holds no plan.
+    """
     path = folder / PLANNED
-    return float(read_json(path)["wall_seconds"]) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return float(read_json(path)["wall_seconds"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no plan; remove it, or let `isoflop study plan` write it again") from error
 
 
 def told(line: Timeline, planned: float | None) -> str:
