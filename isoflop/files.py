@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -66,3 +67,15 @@ def sha256(path: Path) -> str:
     """Return the hash of a file's content, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """Parse a file of JSON lines, none if it is not there; a line that a crash cut short is passed over.
+
+    So is what was added to such a line later, for it has no end.
+    """
+    values = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            values.append(json.loads(line))
+    return values

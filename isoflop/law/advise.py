@@ -202,7 +202,7 @@ def _limits(fit: Fit, allowance: float, overhead: float | None, smallest: float 
             f"and so far away their law says little; give {MOST_TIMES * all_so_far:.2g} or less, and ask again after"
         )
     low = least if smallest is None else smallest
-    if FAR * allowance < low:
+    if FAR * allowance * (1 + 1e-9) < low:
         said = f"the smallest run of {fit.records.source} took {least:.3g}" if smallest is None else "--smallest says"
         raise ValueError(
             f"flops={allowance:.3g} pays for no far run, which takes {FAR:.0%} of it, as {said}"

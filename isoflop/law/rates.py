@@ -59,6 +59,11 @@ def _by_transfer(runs: Records | None, model: ModelConfig, _: float, tokens: flo
         raise ValueError(
             "rate='transfer' needs runs that know their configuration; give a study's folder, or rate=step_law"
         )
+    if len({_recipe(config) for config in configs}) > 1:
+        raise ValueError(
+            "rate='transfer' needs runs of one recipe, but these tried several learning rates or batches; use rate=fit "
+            "or rate=step_law"
+        )
     optim, train = OptimConfig(**configs[-1]["optim"]), configs[-1]["train"]
     batch = float(train["batch_size"] * configs[-1]["model"]["context_length"])
     scaled = "as they are" if optim.lr_width is None else "∝ 1/width"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from isoflop.files import read_json_lines
 
 JOURNAL = "journal.jsonl"
 
@@ -25,13 +26,7 @@ def note(run: Path, **what: int) -> None:
 
 def read_journal(run: Path) -> list[dict[str, Any]]:
     """Return the lines of a run's journal, oldest first; one that a crash cut short is passed over."""
-    path = run / JOURNAL
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    whole = []
-    for line in lines:
-        with contextlib.suppress(ValueError):  # cut short by a crash, or written behind such a line
-            whole.append(json.loads(line))
-    return whole
+    return read_json_lines(run / JOURNAL)
 
 
 def trained_twice(run: Path) -> str | None:

@@ -6,6 +6,7 @@ back to the checkpoint, so it holds every step once.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
@@ -98,7 +99,9 @@ def tracking(folder: Path, config: RunConfig) -> Iterator[Callable[[Mapping[str,
         try:
             act()
         except Exception as error:
-            open_ones.pop(name, None)
+            if failed := open_ones.pop(name, None):
+                with contextlib.suppress(Exception):
+                    failed.close()
             log.warning("%s goes on without the tracker %s, which failed: %s", folder.name, name, error)
 
     def start(name: TrackerName) -> None:

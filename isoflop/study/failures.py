@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from isoflop.files import read_json_lines
 from isoflop.study.launch.event import CANCEL
 
 FAILURES = "failures.jsonl"
@@ -21,11 +22,7 @@ def note(run: Path, reason: str) -> None:
 
 def failures(run: Path) -> list[str]:
     """Reasons of a run's failures, oldest first; a line that a crash cut short is passed over."""
-    path = run / FAILURES
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line)["reason"] for line in lines if line.endswith("}")]
+    return [line["reason"] for line in read_json_lines(run / FAILURES)]
 
 
 def quarantined(run: Path) -> str | None:

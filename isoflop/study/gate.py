@@ -51,7 +51,7 @@ def _base(folder: Path, runs: Sequence[Record]) -> RunConfig | None:
         return None
     least = min(here, key=lambda run: (run.config["model"]["d_model"], run.config["model"]["num_layers"]))
     config = read_run(folder / "runs" / least.id)
-    if not Path(config.data.data).exists():
+    if config.data.mix or not Path(config.data.data).exists():
         return None
     return replace(
         config,

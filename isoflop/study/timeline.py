@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from isoflop.files import read_json, write_json
+from isoflop.files import read_json, read_json_lines, write_json
 from isoflop.study.launch.event import Event
 
 TIMES = "times.jsonl"
@@ -55,15 +55,8 @@ def note_event(event: Event) -> None:
 
 def read_stretches(folder: Path, *, place: str = "runs") -> list[Stretch]:
     """Return the stretches of a study's runs, or of its target; one whose driver was killed has no end, and is none."""
-    path = folder / TIMES
-    if not path.exists():
-        return []
     begun, out = dict[str, float](), list[Stretch]()
-    for line in path.read_bytes().splitlines():
-        try:
-            said = json.loads(line)
-        except ValueError:
-            continue  # cut short by a crash, or written behind such a line
+    for said in read_json_lines(folder / TIMES):
         if said["kind"] == "started":
             begun[said["run"]] = said["at"]
         elif said["run"] in begun:
