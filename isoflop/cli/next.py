@@ -80,7 +80,8 @@ def next_runs(
         target: FLOPs of the forecast that they should improve; None: ten times the largest run, the new ones included.
         overhead: FLOPs that a run costs beside its own; None: a three-hundredth of --flops.
         noise: Standard deviation of ln loss between equal runs; None: from the residuals of the fit.
-        smallest: Fewest FLOPs of a run; None: a quarter of SOURCE's smallest, if its cheapest runs keep to the law.
+        smallest: Fewest FLOPs of a run; None: a quarter of SOURCE's smallest, if its cheapest runs keep to the law; of
+            --run, the smallest.
         most: Most runs; None: as many as the FLOPs pay for.
         params_count: How N is counted in own runs, or what the N of a table means; None: as the source says.
         series: The series of a table that holds several.

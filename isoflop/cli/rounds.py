@@ -49,7 +49,8 @@ def run_rounds(
                 print(f"{folder}: {reason}", file=sys.stderr if json else sys.stdout)
                 return
             part = _part(left / (going.rounds - len(made)), left, _least(fitted, wishes))
-            asked = {**wishes, "target": target}
+            # what is trained unseen stays where the study's own runs showed that the law holds
+            asked = {**wishes, "target": target, "smallest": _least(fitted, wishes)}
             new = propose.propose(study, fitted, before, number=len(made) + 1, allowance=part, **asked)
             made.append(keep(folder, new))
         _train(folder, study, made[-1], workers=going.workers, quiet=json)
