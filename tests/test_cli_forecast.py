@@ -145,7 +145,7 @@ def test_n_of_own_runs_is_counted_as_asked(tmp_path: Path, capsys: pytest.Captur
 def test_lock_needs_a_run_and_a_place(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "t.csv"
     table.write_text("N,D,L\n1,1,1\n")
-    assert "is no study with a target" in refused(capsys, "lock", str(table))
+    assert "is no study, so it has no target" in refused(capsys, "lock", str(table))
     assert "say with --out" in refused(capsys, "lock", str(study), "--params", "1e5", "--flops", "4e12")
 
 

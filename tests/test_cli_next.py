@@ -103,6 +103,14 @@ def test_own_runs_get_shapes_and_commands(
         assert run["tokens"] == pytest.approx(run["flops"] / compute(model))
     seeds = [(run["d_model"], run["flops"], re.findall(r"--seed (\d+)", run["command"])[0]) for run in told["runs"]]
     assert len(set(seeds)) == len(seeds)
+    # none is the seed of a run that is there: the same run again would be no other draw
+    assert min(int(seed) for _, _, seed in seeds) == RECIPE.train.seed + 1
+    assert main(["next", str(study), "--flops", "1e15"]) == 0
+    rows = [
+        line.split() for line in capsys.readouterr().out.splitlines() if line.split()[1:3] and line.split()[0].isdigit()
+    ]
+    shapes = [tuple(row[1:7]) for row in rows if len(row) > 7]
+    assert len(set(shapes)) == len(shapes) > 1
     capsys.readouterr()
     assert main(["next", str(study), "--flops", "1e15", "--most", "3"]) == 0
     out = capsys.readouterr().out

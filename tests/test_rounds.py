@@ -191,6 +191,7 @@ def test_two_controllers_share_a_round(folder: Path, fake: Fake) -> None:
     ("more", "said"),
     [
         (["--rounds", "0"], "rounds=0 must be 1 or more"),
+        (["--smallest", "0"], "--smallest 0 must be a positive, finite number"),
         (["--until-width", "0"], "until_width=0.0 above 0"),
         (["--params-count", "body"], "--run counts N as compute"),
     ],

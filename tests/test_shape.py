@@ -5,7 +5,7 @@ import pytest
 
 from isoflop.config import ModelConfig
 from isoflop.flops import compute, count_params, params_by_convention
-from isoflop.law.shape import OUTSIDE, REACH, SHARE, SLACK, Wishes, nearest, outside, shape, shapes
+from isoflop.law.shape import OUTSIDE, REACH, SHARE, SLACK, Wishes, in_family, model_at, nearest, outside, shape, shapes
 from isoflop.presets import preset
 
 
@@ -41,6 +41,7 @@ def test_max_params_is_kept_or_refused() -> None:
         ({"aspect": -1}, "aspect=-1 must be a positive, finite number"),
         ({"unique_tokens": float("nan")}, "unique_tokens=nan must be a positive, finite number"),
         ({"aspect": 1e-5}, "aspect=1e-05 is d_model over num_layers; give a number from 1 to 4096"),
+        ({"head_size": 16, "num_heads": 4}, "head_size=16 and num_heads=4 fix d_model between them"),
         ({"tokens_per_param": 20, "inference_tokens": 1e12}, "tokens_per_param=20 fixes what inference_tokens=1e"),
     ],
 )
@@ -82,3 +83,19 @@ def test_a_vocabulary_that_nobody_said_leaves_room_for_a_body(N: float) -> None:
 
 def test_a_vocabulary_that_was_said_is_kept() -> None:
     assert outside("total", 3e5, preset("llama"), Wishes(), {"vocab_size": 50_000}).vocab_size == 50_000
+
+
+def test_runs_of_one_depth_and_as_many_heads_are_a_family() -> None:
+    models = [vars(preset("small", d_model=width, num_heads=2)) for width in (16, 24, 52)]
+    kept = in_family(Wishes(), models)
+    assert (kept.num_layers, kept.num_heads) == (2, 2)
+    base = preset("small", d_model=52, num_heads=2)
+    grid = shapes("compute", 1e5, base, kept)
+    assert set(grid.num_layers) == {2} and set(np.diff(np.unique(grid.d_model))) == {4}
+    built = model_at(grid, 0, base, kept)
+    assert built.heads == 2 and built.num_layers == 2 and built.d_model == grid.d_model[0]
+    wished = in_family(Wishes(num_layers=3, head_size=8), models)
+    assert (wished.num_layers, wished.num_heads) == (3, None)
+    varied = [*models, vars(preset("small", d_model=64, num_heads=4, num_layers=4))]
+    assert in_family(Wishes(), varied) == Wishes(aspect=16.0)
+    assert in_family(Wishes(), models[:1]) == Wishes()

@@ -47,7 +47,10 @@ def test_two_of_n_d_and_c_suffice_under_any_usual_name(tmp_path: Path, header: s
         ("params,tokens,loss\n1e6,many,3\n", "row 1: tokens='many' is no number"),
         ("params,tokens,loss,status\n1,2,3,odd\n", "status='odd' should be complete, diverged or failed"),
         ("params,tokens,loss,status\n1,2,3,failed\n", "has no complete run"),
-        ("params,tokens,loss,series\n1,2,3,a\n1,2,3,b\n", "holds several series.* give --series and one of a, b"),
+        (
+            "params,tokens,loss,series\n1,2,3,a\n1,2,3,b\n",
+            "holds several series.* name it .--series; of two tables --series-a, --series-b.: one of a, b",
+        ),
     ],
 )
 def test_a_table_that_holds_no_runs_is_refused_with_the_place(tmp_path: Path, text: str, message: str) -> None:

@@ -106,7 +106,8 @@ def _asked(folder: Path) -> QuestionKind:
     asked = open_study(folder).question if (folder / "study.json").exists() else None
     if asked is None:
         raise ValueError(
-            f"{folder} does not say what it asks; name the question, such as `isoflop study answer {folder} heads`"
+            f"{folder} does not say what it asks; name the question, such as `isoflop study answer {folder} heads`; "
+            f"which size is best at each budget is what `isoflop fit {folder}` tells"
         )
     return asked
 

@@ -62,7 +62,7 @@ def show(config: RunConfig, *, out: str | None, json: bool) -> None:
     else:
         print(
             f"about {_time(told['seconds'])} here, at {told['tokens_per_second']:,.0f} tokens a second · peak memory "
-            f"{tried.memory_bytes / 1e9:.2f} GB"
+            f"{tried.memory_bytes / 1e9:.2f} GB{'' if config.train.devices == 1 else ', on one device'}"
         )
     where = "" if out is None else f"; without --dry-run this trains {Path(out) / config.id}"
     print(f"nothing was written{where}")

@@ -186,6 +186,8 @@ def optimal(
         raise ValueError("say where the runs are, `isoflop optimal SOURCE`, or ask a published law with --published")
     else:
         answer = _optima(source, series, columns, budgets, seed)
+    if gpu_hours is not None:
+        answer["notes"] = [*answer["notes"], f"{gpu_hours:g} hours of one {device} at {mfu:.0%} of its peak (MFU)"]
     print(json_module.dumps(answer) if json else _told_optima(answer))
 
 

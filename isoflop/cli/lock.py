@@ -49,7 +49,8 @@ def lock(
     path, stood = Path(out) if out else folder / FORECAST, False
     if not run.anything:
         if not folder.is_dir():
-            raise ValueError(f"{source} is no study with a target; say which run, as in `isoflop predict {source} …`")
+            what = "is no study, so it has no target" if folder.exists() else "is not there"
+            raise ValueError(f"{source} {what}; name a study, or say which run, as in `isoflop predict RUNS …`")
         stood = path.exists()
         locked = lock_target(folder, out=Path(out) if out else None)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from isoflop.cli.target import Count, counting
 from isoflop.config import LENGTHS, PARTS, ModelConfig, RunConfig
 from isoflop.flops import compute, params_by_convention
 from isoflop.law.laws import LAWS
+from isoflop.law.shape import family
 from isoflop.presets import PRESETS, preset
 from isoflop.sources.columns import GUESSED, Columns
 
@@ -80,8 +82,7 @@ def next_runs(
         target: FLOPs of the forecast that they should improve; None: ten times the largest run, the new ones included.
         overhead: FLOPs that a run costs beside its own; None: a three-hundredth of --flops.
         noise: Standard deviation of ln loss between equal runs; None: from the residuals of the fit.
-        smallest: Fewest FLOPs of a run; None: a quarter of SOURCE's smallest, if its cheapest runs keep to the law; of
-            --run, the smallest.
+        smallest: Fewest FLOPs of a run; None: SOURCE's smallest. Fewer takes the law on trust there.
         most: Most runs; None: as many as the FLOPs pay for.
         params_count: How N is counted in own runs, or what the N of a table means; None: as the source says.
         series: The series of a table that holds several.
@@ -114,16 +115,29 @@ def next_runs(
 def _tell(told: Advice, fit: Fit, notes: tuple[str, ...], out: str, *, json: bool) -> None:
     recipe = _recipe(fit.records)
     if recipe is not None:
-        told = replace(told, runs=tuple(_real(one, fit, recipe) for one in told.runs))
+        told = replace(told, runs=_joined(_real(one, fit, recipe) for one in told.runs))
     if json:
+        first = _fresh_seed(fit.records)
         seeds: Counter[Run] = Counter()
         rows = []
         for one in told.runs:
-            rows.append({**asdict(one), **_trained(one, fit.records, recipe, out, f"{seeds[one]}")})
+            rows.append({**asdict(one), **_trained(one, fit.records, recipe, out, f"{first + seeds[one]}")})
             seeds[one] += 1
         print(json_module.dumps({**asdict(told), "runs": rows}))
     else:
         print(_advice(told, fit, recipe, out, notes))
+
+
+def _joined(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """Let runs that are built alike have one reason, that of the first, so that they are counted together."""
+    known: dict[tuple[object, ...], Run] = {}
+    return tuple(known.setdefault((run.params, run.tokens, run.flops, run.group), run) for run in runs)
+
+
+def _fresh_seed(records: Records) -> int:
+    """Return a seed that none of the runs has, nor any after it, so that each new run is another draw."""
+    seeds = [run.config.get("train", {}).get("seed", 0) for run in records.runs if run.config]
+    return 1 + max(seeds, default=-1)
 
 
 def _out(source: str) -> str:
@@ -140,14 +154,12 @@ def _recipe(records: Records) -> RunConfig | None:
 def _near(N: float, records: Records, recipe: RunConfig) -> ModelConfig:
     """Return the model nearest to N with the parts of the runs, and their layers, or their aspect where layers vary."""
     base = recipe.model
-    shapes = [(run.config["model"]["d_model"], run.config["model"]["num_layers"]) for run in records.runs]
-    fixed = len({layers for _, layers in shapes}) == 1
-    aspect = sorted(width / layers for width, layers in shapes)[len(shapes) // 2]
+    theirs = family([run.config["model"] for run in records.runs])
     grain = math.lcm(2 * (base.num_heads or 1), 4)
 
     def model(width: int) -> ModelConfig:
         ff = None if base.d_ff is None else round(width * base.d_ff / base.d_model)
-        layers = base.num_layers if fixed else max(1, round(width / aspect))
+        layers = theirs.num_layers or max(1, round(width / theirs.aspect))
         return replace(base, d_model=width, num_layers=layers, d_ff=ff)
 
     def away(width: int) -> float:
@@ -211,10 +223,10 @@ def _advice(told: Advice, fit: Fit, recipe: RunConfig | None, out: str, notes: t
         "",
         f"  {'times':>5}{shape} {'N':>9} {'tokens':>9} {'FLOPs':>9} {'loss':>8}  for",
     ]
-    commands = []
+    commands, first = [], _fresh_seed(records)
     for run, times in Counter(told.runs).items():
-        seeds = " ".join(f"{seed}" for seed in range(times))
-        made = _trained(run, records, recipe, out, "0" if times == 1 else "$s")
+        seeds = " ".join(f"{first + seed}" for seed in range(times))
+        made = _trained(run, records, recipe, out, f"{first}" if times == 1 else "$s")
         if made["command"] is not None:
             commands.append(made["command"] if times == 1 else f"for s in {seeds}; do {made['command']}; done")
         columns = [

@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from isoflop.cli.target import Count, read_source
 from isoflop.config import ModelConfig
 from isoflop.devices import flops_of_hours, hours_of_flops
-from isoflop.law.shape import OUTSIDE, Wishes, outside
+from isoflop.law.shape import OUTSIDE, Wishes, in_family, outside
 from isoflop.presets import PRESETS, PresetName, preset
 from isoflop.record import of_a_run
 from isoflop.sources.columns import GUESSED, Columns
@@ -92,6 +92,8 @@ def plan(
     )
     if wishes.unique_tokens is not None:
         basis = with_repetition(basis)
+    if preset is None and (own := _own(basis)):
+        wishes = in_family(wishes, own)
     given = {"vocab_size": vocab_size, "context_length": context_length}
     model, note = _model_of(
         basis, flops, preset, {key: value for key, value in given.items() if value is not None}, wishes
@@ -166,14 +168,18 @@ def basis_of(
     return replace(basis, convention=count) if outside and count is not None else basis
 
 
+def _own(basis: Basis) -> list[dict[str, Any]]:
+    """Return the models of runs that know theirs."""
+    return [] if basis.records is None else [run.config["model"] for run in basis.records.runs if run.config]
+
+
 def _model_of(
     basis: Basis, flops: float, name: PresetName | None, given: dict[str, Any], wishes: Wishes
 ) -> tuple[ModelConfig, tuple[str, ...]]:
     """Return what a shape leaves open, and the size of its heads; say if its vocabulary had to be small."""
     from isoflop.law.plan import optimal_size
 
-    own = [] if basis.records is None else [run.config["model"] for run in basis.records.runs if run.config]
-    if name is None and own:
+    if name is None and (own := _own(basis)):
         return replace(ModelConfig(**own[-1]), **given), ()
     start, asked = preset(name or "llama"), bool({"vocab_size", "context_length"} & given.keys())
     given = {key: value for key, value in PRESETS[name or "llama"].items() if key in OUTSIDE[0]} | given

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from isoflop.cli.study import display
 from isoflop.flops import compute
 from isoflop.law.advise import FAR
+from isoflop.record import of_a_run
 from isoflop.study import drive, propose
 from isoflop.study.failures import quarantined
 from isoflop.study.ledger import Amount, Ledger
@@ -32,6 +33,9 @@ def run_rounds(
 
     A round is written down before it is trained, so whoever repeats the command goes on with it.
     """
+    for name, value in {"flops": allowance, "target": wishes["target"], "smallest": wishes["smallest"]}.items():
+        if value is not None:
+            of_a_run(f"--{name} {value:g}", value)
     study = drive.open_study(folder)
     propose.check_study(study)
     for done in read_rounds(folder):
@@ -49,8 +53,7 @@ def run_rounds(
                 print(f"{folder}: {reason}", file=sys.stderr if json else sys.stdout)
                 return
             part = _part(left / (going.rounds - len(made)), left, _least(fitted, wishes))
-            # what is trained unseen stays where the study's own runs showed that the law holds
-            asked = {**wishes, "target": target, "smallest": _least(fitted, wishes)}
+            asked = {**wishes, "target": target}
             new = propose.propose(study, fitted, before, number=len(made) + 1, allowance=part, **asked)
             made.append(keep(folder, new))
         _train(folder, study, made[-1], workers=going.workers, quiet=json)

@@ -90,11 +90,7 @@ def train(
     assert folder is not None
     if together and os.environ.get("RANK") != "0":
         return train_silently(Path(folder))
-    record = _train_shown(Path(folder), quiet=json)
-    if json:
-        print(json_module.dumps(asdict(record)))
-    else:
-        print(_summary(record, folder))
+    _tell_end(_train_shown(Path(folder), quiet=json), folder, json=json)
 
 
 def _prepare_train(args: Sequence[str]) -> Command:
@@ -279,6 +275,14 @@ def _bar(folder: Path, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
             bar.update(task, completed=now.step, total=now.steps, said=said)
 
         yield show
+
+
+def _tell_end(record: Record, folder: str, *, json: bool) -> None:
+    """Print the record; leave with exit code 1 where the loss ran away."""
+    print(json_module.dumps(asdict(record)) if json else _summary(record, folder))
+    if record.status == "diverged":
+        print("isoflop: a lower --lr, a longer --warmup-steps or a --grad-clip keep the loss in hand", file=sys.stderr)
+        sys.exit(1)
 
 
 def _summary(record: Record, folder: str) -> str:

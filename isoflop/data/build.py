@@ -187,8 +187,8 @@ def _survey(recipe: Recipe, on_progress: OnProgress) -> _Survey:
         if high < 0:
             raise ValueError(f"the corpus is empty: {where}; name files, folders or globs that hold text")
         raise ValueError(
-            f"one document cannot be split into training and validation: {where}; add texts, or name the separator "
-            "that stands between the documents of a file"
+            f"one document cannot be split into training and validation: {where}; add texts, or name what stands "
+            "between the documents of a file, such as --separator '\\n\\n' for an empty line"
         )
     # at least one document on each side, however few there are
     cut = min(max(round(recipe.val_fraction * 2**64), low + 1), high)

@@ -81,7 +81,12 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """
     if not (folder / META).exists():
         raise ValueError(
-            f"{folder} is no token folder (it has no {META}); make one: isoflop data SOURCE --out {folder}"
+            f"{folder} is no token folder (it has no {META}); make one: "
+            + (
+                "isoflop data SOURCE --out " + str(folder)
+                if not folder.exists()
+                else f"isoflop data {folder} --out TOKENS"
+            )
         )
     if not is_token_folder(folder):
         raise ValueError(

@@ -187,15 +187,16 @@ def open_mixed(place: Path, weights: Mapping[str, float], *, vocab_size: int | N
         ValueError: a folder cannot be opened, or they have not one tokenizer.
     """
     folders = {name: place / name for name in weights}
-    opened = {name: _open_folder(folder, vocab_size) for name, folder in folders.items()}
     metas = {name: read_meta(folder) for name, folder in folders.items()}
-    first = next(iter(opened))
+    first = next(iter(metas))
     for name, meta in metas.items():
         if meta["tokenizer_sha256"] != metas[first]["tokenizer_sha256"]:
             raise ValueError(
-                f"{folders[name]} and {folders[first]} have different tokenizers; build it again with "
+                f"{folders[name]} and {folders[first]} have different tokenizers; build {folders[name]} again with "
                 f"--tokenizer {folders[first] / TOKENIZER}"
             )
+    opened = {name: _open_folder(folder, vocab_size) for name, folder in folders.items()}
+    for name, meta in metas.items():
         split = ("seed", "val_fraction")
         if any(meta["options"].get(option) != metas[first]["options"].get(option) for option in split):
             log.warning(
@@ -323,7 +324,7 @@ def _map(path: Path, dtype: str) -> Ids:
     if size % width:
         raise ValueError(
             f"{path} has {size:,} bytes, which is no multiple of the {width} of {dtype}: "
-            "it was cut short, or its ids have another dtype"
+            "it was cut short, its ids have another dtype, or it is text, which `isoflop data` makes tokens of"
         )
     return np.memmap(path, dtype=np.dtype(dtype).newbyteorder("<"), mode="r")
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from isoflop.law.fit import LEAST_SCALE, Fit
-from isoflop.law.information import Knowledge, residual_noise, residual_of, trunk_share
+from isoflop.law.fit import Fit
+from isoflop.law.information import Knowledge, residual_noise, trunk_share
 from isoflop.law.laws import LAWS
 from isoflop.record import Floats, Records, of_a_run
 
@@ -32,13 +32,6 @@ POWER = 0.8
 the smallest trained, 0.5 left 1.16 times as much uncertainty of ln N* as 0.8 on the surface of `benchmarks/next.py`."""
 OVERHEAD = 1 / 300
 """What a run costs beside its own FLOPs, over the allowance, unless it is said: so that few suffice."""
-LOWER = 4.0
-"""Runs reach down to the smallest trained over this factor, unless said otherwise: the next advice, which sees
-whether the law held there, may go down again. Expected errors of ln L at ten times the largest budget of a 72-run
-sweep, for 15 % of its FLOPs, where the law holds: 1.10 of the sweep's with a factor of 1, 0.98 with 2, 0.87 with 4,
-0.79 with 8."""
-SURE = 3.0
-"""Standard errors by which the cheapest runs must lie off the law on average, so that none below is proposed."""
 FAR = 0.2
 """Part of the allowance for the one far run that could contradict the law."""
 AHEAD = 10.0
@@ -109,8 +102,6 @@ class Limits(NamedTuple):
     """FLOPs that each costs beside its own."""
     smallest: float
     """FLOPs of the smallest."""
-    below: float
-    """Factor by which its N and D may lie below all of the runs'."""
     most: float
     """Runs."""
 
@@ -136,9 +127,9 @@ def advise(
     """Choose the runs to train next, greedily by the gain in all goals over FLOPs^POWER.
 
     Small runs are cheap and tell much, but far below what was trained models may not have left the plateau where they
-    have learnt no more than pairs of tokens, and no law holds. So candidates reach LOWER times below the cheapest run
-    and no farther, and where the cheapest runs themselves lie off the law they are no smaller, shorter, or worse than
-    those of the fit, and up to their budgets no more lopsided.
+    have learnt no more than pairs of tokens, and no law holds: docs/log.md has what it cost to go there unasked. So
+    candidates are no smaller, shorter, or worse than the runs of the fit, and up to their budgets no more lopsided,
+    unless `smallest` takes the law on trust.
 
     Args:
         fit: A law of N and D fitted to what was trained so far.
@@ -146,7 +137,7 @@ def advise(
         target: FLOPs of the forecast to be improved; None: ten times the largest budget, the new runs' included.
         overhead: FLOPs that any run costs beside its own (start, evaluation); None: OVERHEAD of the allowance.
         noise: Standard deviation of ln L of one run; None: from the residuals.
-        smallest: Fewest FLOPs of a run; None: those of the smallest run trained, over LOWER where the law holds there.
+        smallest: Fewest FLOPs of a run; None: those of the smallest run trained.
         most: Most runs; None: as many as the allowance pays for.
 
     Raises:
@@ -208,21 +199,7 @@ def _limits(fit: Fit, allowance: float, overhead: float | None, smallest: float 
             f"flops={allowance:.3g} pays for no far run, which takes {FAR:.0%} of it, as {said}"
             f"{'' if smallest is None else f' {low:.3g}'}; give {low / FAR:.2g} or more, or a lower --smallest"
         )
-    below = 1.0
-    if smallest is not None and smallest < least / ABOUT:
-        below = np.inf
-    elif smallest is None and _holds_below(fit):
-        low, below = least / LOWER, LOWER
-    return Limits(allowance, allowance * OVERHEAD if overhead is None else overhead, low, below, most or np.inf)
-
-
-def _holds_below(fit: Fit) -> bool:
-    """Whether the runs within STEP of the smallest keep to the law on average, as the others scatter about it."""
-    away, cheap = residual_of(fit), ABOUT * STEP * fit.records.C.min() >= fit.records.C
-    if cheap.all():
-        return False
-    scatter = max(LEAST_SCALE, float(np.sqrt((away[~cheap] ** 2).mean())))
-    return bool(abs(away[cheap].mean()) <= SURE * scatter / np.sqrt(cheap.sum()))
+    return Limits(allowance, allowance * OVERHEAD if overhead is None else overhead, low, most or np.inf)
 
 
 MOST_TIMES = 1e4
@@ -290,12 +267,10 @@ def _grid(fit: Fit, limits: Limits) -> list[Candidate]:
 def _vouched(fit: Fit, one: Candidate, limits: Limits) -> bool:
     """Whether the runs reach down to a candidate: see `advise`; a wish for smaller ones is taken at its word."""
     runs = fit.records
-    if np.isinf(limits.below):
+    if limits.smallest < runs.C.min() / ABOUT:
         return True
     loss = float(np.asarray(LAWS[fit.law].loss(fit.values, N=one.params, D=one.tokens)))
-    reach = ABOUT * limits.below
-    small = one.params * reach < runs.N.min() or one.tokens * reach < runs.D.min()
-    small |= limits.below == 1 and loss > ABOUT * runs.L.max()
+    small = one.params * ABOUT < runs.N.min() or one.tokens * ABOUT < runs.D.min() or loss > ABOUT * runs.L.max()
     ratio = one.tokens / one.params
     lopsided = not runs.M.min() / ABOUT <= ratio <= runs.M.max() * ABOUT
     return not (small or (lopsided and one.flops <= runs.C.max()))

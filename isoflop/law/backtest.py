@@ -120,7 +120,7 @@ def split(records: Records, cut: float) -> tuple[Records, Records]:
     if not cheap.any():
         raise ValueError(
             f"no run of {records.source} has at most 1/{cut:g} of the largest flops={records.C.max():.4g}; "
-            "give a smaller cut, or add cheaper runs"
+            "give --cut nearer to 1, such as 2, or add cheaper runs"
         )
     return records.take(cheap), records.take(~cheap)
 

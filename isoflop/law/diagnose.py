@@ -162,6 +162,9 @@ def _regime(subject: Subject, letter: str) -> list[Finding]:
     column = np.log(getattr(subject.records, letter))
     cuts = np.unique(np.quantile(column, np.linspace(0, 0.7, CUTS), method="lower"))
     keep = column >= cuts[:, None] - SAME
+    # budgets that differ by rounding leave out the same runs
+    different = np.sort(np.unique(keep, axis=0, return_index=True)[1])
+    cuts, keep = cuts[different], keep[different]
     usable = np.array([i for i in range(len(cuts)) if _suffices(subject, keep[i])], dtype=np.int64)
     if len(usable) < FEWEST_CUTS:
         said = f"too few runs, or too few values of {letter}, to leave out the smallest {letter} step by step"

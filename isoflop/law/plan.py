@@ -22,7 +22,7 @@ from isoflop.law.forecast import Forecast, forecast
 from isoflop.law.frontier import approach3
 from isoflop.law.laws import Optimum, optimum
 from isoflop.law.rates import RATES, usual
-from isoflop.law.shape import REACH, Shapes, Wishes, nearest, shape, shapes
+from isoflop.law.shape import REACH, Shapes, Wishes, model_at, nearest, shapes
 from isoflop.record import Floats, of_a_run
 
 KEPT_RATIO = 0.2
@@ -123,9 +123,8 @@ def plan(basis: Basis, budget: float, model: ModelConfig, wishes: Wishes) -> Pla
         chosen, tokens = _for_serving(basis, now, grid, wishes)
         served = float(grid.flops[chosen] / 3 * wishes.inference_tokens)
         saving = float(1 - (grid.flops[chosen] * tokens + served) / first)
-    head_size = wishes.head_size or model.head_size
-    model = shape(model, head_size, int(grid.d_model[chosen]), int(grid.num_layers[chosen]))
-    return _describe(basis, budget, wishes, model, tokens, best, served, saving)
+    built = model_at(grid, chosen, model, wishes)
+    return _describe(basis, budget, wishes, built, tokens, best, served, saving)
 
 
 def optimal_size(basis: Basis, C: float, unique: float | None = None) -> Optimum:

@@ -54,7 +54,7 @@ def repeats(subject: Subject) -> list[Finding]:
                 "a repeated token is worth less; fit the law data_constrained, or leave these runs out"
             )
             return [Finding("repeats", "warning", said, numbers)]
-        found.append(Finding("repeats", "good", f"tokens were seen {epochs.max():.3g} times at most", numbers))
+        found.append(Finding("repeats", "good", f"no token was seen more than {epochs.max():.3g} times", numbers))
         if "U" in subject.problem.law.variables:
             return found
     noise = 3 * subject.sigma

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -29,6 +31,10 @@ class Wishes:
 
     head_size: int | None = None
     """Width of one head, which divides d_model; None: as the runs', or the preset's 64."""
+    num_layers: int | None = None
+    """Layers; None: the runs' where all of them have as many, else by the aspect."""
+    num_heads: int | None = None
+    """Heads, instead of their width; None: the runs' where all of them have as many, else by head_size."""
     aspect: float = 64.0
     """d_model over num_layers, within SLACK (nanochat's scripts/base_train.py; arXiv:2001.08361, figure 5: flat)."""
     max_params: float | None = None
@@ -44,7 +50,16 @@ class Wishes:
     transfer from own runs of one recipe, otherwise Step Law."""
 
     def __post_init__(self) -> None:
-        for name in ("head_size", "aspect", "max_params", "tokens_per_param", "unique_tokens", "inference_tokens"):
+        for name in (
+            "head_size",
+            "num_layers",
+            "num_heads",
+            "aspect",
+            "max_params",
+            "tokens_per_param",
+            "unique_tokens",
+            "inference_tokens",
+        ):
             value = getattr(self, name)
             if value is not None and not 0 < value < np.inf:
                 raise ValueError(f"{name}={value:g} must be a positive, finite number")
@@ -53,11 +68,48 @@ class Wishes:
                 f"aspect={self.aspect:g} is d_model over num_layers; give a number from 1 to {MOST_ASPECT:g}, "
                 "such as 64"
             )
+        if self.head_size is not None and self.num_heads is not None:
+            raise ValueError(
+                f"head_size={self.head_size} and num_heads={self.num_heads} fix d_model between them; give one of them"
+            )
         if self.tokens_per_param is not None and self.inference_tokens is not None:
             raise ValueError(
                 f"tokens_per_param={self.tokens_per_param:g} fixes what inference_tokens={self.inference_tokens:g} "
                 f"would choose; give one of them"
             )
+
+
+class Family(NamedTuple):
+    """What models of several widths have in common."""
+
+    num_layers: int | None
+    """None where it varies."""
+    num_heads: int | None
+    aspect: float
+    """Their median d_model over num_layers."""
+
+
+def family(models: Sequence[Mapping[str, Any]]) -> Family:
+    """Read what all of these configurations share."""
+    shared: dict[str, int | None] = {}
+    for name in ("num_layers", "num_heads"):
+        values = {model[name] for model in models}
+        shared[name] = values.pop() if len(values) == 1 else None
+    aspects = sorted(model["d_model"] / model["num_layers"] for model in models)
+    return Family(shared["num_layers"], shared["num_heads"], aspects[len(aspects) // 2])
+
+
+def in_family(wishes: Wishes, models: Sequence[Mapping[str, Any]]) -> Wishes:
+    """Keep to the depth and heads of runs of several widths, for their law tells of no others; unless wished."""
+    if len({model["d_model"] for model in models}) < 2:
+        return wishes
+    theirs = family(models)
+    if wishes.num_layers is None and wishes.aspect == Wishes.aspect:
+        aspect = min(max(theirs.aspect, 1.0), MOST_ASPECT)
+        wishes = replace(wishes, num_layers=theirs.num_layers, aspect=aspect)
+    if wishes.num_heads is None and wishes.head_size is None:
+        wishes = replace(wishes, num_heads=theirs.num_heads)
+    return wishes
 
 
 class Shapes(NamedTuple):
@@ -79,15 +131,11 @@ def shapes(counted: str, N: float, model: ModelConfig, wishes: Wishes, *, reach:
         ValueError: all are larger than max_params, or N is no size of a model.
     """
     parts = []
-    head_size = wishes.head_size or model.head_size
-    # grouped heads stay whole
-    step = head_size * (model.heads // model.kv_heads)
-    d_model = step
+    d_model = step = _grain(model, wishes)
     if not N < LARGEST:
         raise ValueError(f"a model of {N:.3g} parameters is beyond every grid of shapes; give a smaller budget")
     while True:
-        low = max(1, int(np.ceil(d_model / wishes.aspect / SLACK)))
-        layers = np.arange(low, max(low, int(d_model * SLACK / wishes.aspect)) + 1, dtype=np.float64)
+        layers, head_size = _layers(d_model, wishes), _head_size(d_model, model, wishes)
         # every count is linear in the layers, so two depths tell all
         one, two = (_counts(counted, shape(model, head_size, d_model, depth)) for depth in (1, 2))
         counts = one[:, None] + (two - one)[:, None] * (layers - 1)
@@ -142,6 +190,30 @@ def outside(counted: str, N: float, model: ModelConfig, wishes: Wishes, given: d
             if found.body >= (1 - SHARE) * found.total and abs(np.log(grid.N[at] / N)) <= MET:
                 return tried
     return tried
+
+
+def _grain(model: ModelConfig, wishes: Wishes) -> int:
+    """Return the step of d_model: a head, and as many as share keys; of so many heads, an even width for each."""
+    if wishes.num_heads is not None:
+        return math.lcm(2 * wishes.num_heads, 4)
+    return (wishes.head_size or model.head_size) * (model.heads // model.kv_heads)
+
+
+def _head_size(d_model: int, model: ModelConfig, wishes: Wishes) -> int:
+    return d_model // wishes.num_heads if wishes.num_heads is not None else wishes.head_size or model.head_size
+
+
+def _layers(d_model: int, wishes: Wishes) -> Floats:
+    if wishes.num_layers is not None:
+        return np.array([float(wishes.num_layers)])
+    low = max(1, int(np.ceil(d_model / wishes.aspect / SLACK)))
+    return np.arange(low, max(low, int(d_model * SLACK / wishes.aspect)) + 1, dtype=np.float64)
+
+
+def model_at(grid: Shapes, at: int, model: ModelConfig, wishes: Wishes) -> ModelConfig:
+    """Return the model that a row of the grid is."""
+    d_model = int(grid.d_model[at])
+    return shape(model, _head_size(d_model, model, wishes), d_model, int(grid.num_layers[at]))
 
 
 def _counts(counted: str, model: ModelConfig) -> Float64[np.ndarray, "three"]:

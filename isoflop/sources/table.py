@@ -218,7 +218,9 @@ def _one_series(
         return rows
     if series not in names:
         said = "holds several series, which may not share a law" if series is None else f"has no series {series!r}"
-        raise ValueError(f"{path} {said}; give --series and one of {', '.join(names)}")
+        raise ValueError(
+            f"{path} {said}; name it (--series; of two tables --series-a, --series-b): one of {', '.join(names)}"
+        )
     return [(index, row) for index, row in rows if str(row.get(column)) == series]
 
 

@@ -53,7 +53,10 @@ def target(study: Study, *, data_sha256: str, train_tokens: int) -> list[RunConf
         ValueError: the study has no target.
     """
     if study.target_flops is None or study.target_width is None:
-        raise ValueError("the study has no target; give --target-flops and --target-width, or a [target] table")
+        raise ValueError(
+            "the study has no target; add a [target] table (flops, d_model) to its file, or give `isoflop study run` "
+            "--target-flops and --target-width"
+        )
     config = run_of(study, study.target_width, study.target_flops, data_sha256)
     _meets_budget(config, train_tokens)
     return [config]

@@ -62,6 +62,8 @@ def open_study(folder: Path) -> Study:
     """
     path = folder / "study.json"
     if not path.exists():
+        if folder.is_file():
+            raise ValueError(f"{folder} is a file, no study; name the folder that `isoflop study run` made")
         raise ValueError(f"{folder} holds no study (no study.json); `isoflop study run FILE --out {folder}` makes one")
     return Study.from_dict(found(read_json(path), folder))
 
