@@ -159,3 +159,12 @@ def test_a_run_says_where_it_goes_on(make_run, capsys) -> None:
     assert train_run(folder, should_stop=lambda: next(asked) == 3) is None
     assert main(["train", str(folder), "--json"]) == 0
     assert f"{folder} goes on at step 3 of 6" in capsys.readouterr().err
+
+
+def test_a_run_whose_loss_runs_away_fails_the_command(make_run, capsys) -> None:
+    folder = make_run(steps=200, optim={"lr": 1e4, "lr_width": None, "warmup_steps": 20, "grad_clip": None})
+    with pytest.raises(SystemExit) as left:
+        main(["train", str(folder), "--json"])
+    told = capsys.readouterr()
+    assert left.value.code == 1 and json.loads(told.out)["status"] == "diverged"
+    assert "a lower --lr" in told.err

@@ -88,6 +88,9 @@ def test_a_folder_takes_more_budgets_but_no_other_recipe(study: Study, tmp_path:
 def test_a_folder_without_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no study"):
         drive.open_study(tmp_path)
+    (tmp_path / "runs.csv").write_text("params,tokens,loss")
+    with pytest.raises(ValueError, match="is a file, no study; name the folder"):
+        drive.open_study(tmp_path / "runs.csv")
 
 
 def test_the_vocabulary_comes_from_the_tokens(study: Study) -> None:
