@@ -15,11 +15,30 @@ from tests.test_table import mutate
 
 COUNT = int(os.environ.get("ISOFLOP_FUZZ", "60"))
 TRUTH = {"E": 1.7, "A": 400.0, "B": 1200.0, "alpha": 0.34, "beta": 0.37}
-ODD = (None, True, -1, 0, 1e308, 1e-320, float("nan"), float("inf"), 10**400, "", "abc", [], {}, [1], {"a": 1})
+ODD: tuple[object, ...] = (
+    *(None, True, -1, 0, 1e308, 1e-320, float("nan"), float("inf"), 10**400),
+    *("", "abc", [], {}, [1], {"a": 1}),
+)
+    None,
+    True,
+    -1,
+    0,
+    1e308,
+    1e-320,
+    float("nan"),
+    float("inf"),
+    10**400,
+    "",
+    "abc",
+    [],
+    {},
+    [1],
+    {"a": 1},
+)
 
 
 def swap(value: object, rng: random.Random) -> object:
-    """Put something odd in one place of a JSON value, or leave one out."""
+    """Put something odd or another number in one place of a JSON value, or leave one out."""
     if isinstance(value, dict) and value and rng.random() < 0.9:
         key = rng.choice(list(value))
         if rng.random() < 0.1:
@@ -28,6 +47,8 @@ def swap(value: object, rng: random.Random) -> object:
     if isinstance(value, list) and value and rng.random() < 0.9:
         at = rng.randrange(len(value))
         return value[:at] + [swap(value[at], rng)] * rng.randint(0, 2) + value[at + 1 :]
+    if isinstance(value, float) and rng.random() < 0.5:
+        return value * rng.uniform(0.5, 2)
     return rng.choice(ODD)
 
 
