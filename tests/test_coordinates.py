@@ -52,17 +52,6 @@ def test_activations_keep_their_size_under_optimizers_of_normalised_steps(
     assert len(mup.slopes) == 10 and abs(mup.slopes[-1]).max() <= FLAT
 
 
-@pytest.mark.slow
-def test_activations_keep_their_size_under_sgd_without_a_bound_on_its_gradient(base: RunConfig) -> None:
-    """From a base of width 32: at 16 the first layers' own noise exceeds the slopes that are asked for."""
-    optim = replace(base.optim, optimizer="sgd", lr=0.1, grad_clip=None)
-    model = replace(base.model, d_model=32, num_layers=2, tied_head=False)
-    run = replace(base, model=model, optim=optim, train=replace(base.train, steps=20, batch_size=8))
-    standard, mup = (measure(run, name, "width", (32, 64, 128, 256), seeds=2) for name in ("standard", "mup"))
-    assert abs(standard.slopes[-1]).max() >= GROWING
-    assert len(mup.slopes) == 20 and abs(mup.slopes[-1]).max() <= FLAT
-
-
 def test_activations_grow_with_depth_unless_branches_are_damped(base: RunConfig) -> None:
     deep = {name: measure(base, name, "depth", (1, 4), seeds=1) for name in ("standard", "completep")}
     assert deep["standard"].places == (LAST, LOGITS)

@@ -24,8 +24,8 @@ PerDocument = Float64[np.ndarray, " documents"]
 Slots = Float64[np.ndarray, " slots"]
 """One number for each document, and one for what stands after the last end of text."""
 BATCH_TOKENS = 8192
-"""Tokens in a batch, so that a long context costs no more memory than a short one, and a short one no more calls: on the
-preset `small` 2,048 took a fifth more (docs/log.md)."""
+"""Tokens in a batch, so that a long context costs no more memory than a short one, and a short one no more calls: of
+the preset `small`, 2,048 took a fifth more time (docs/log.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
