@@ -137,6 +137,8 @@ class TrainConfig:
     precision: Precision = "fp32"
     """Arithmetic of the matrix products; weights and optimizer stay in fp32. bf16: on a CPU by kernels of our own;
     autocast: by torch's autocast and attention, which is also what bf16 means on a GPU."""
+    compile: bool = field(default=False, metadata=ADDED)
+    """Run the loss through torch's compiler, by its own attention, bf16 by autocast; without one, say so and go on."""
     seed: int = 0
     """Seed of initial weights, data order and dropout."""
     device: Device = field(default="auto", metadata=PASSING)
