@@ -19,7 +19,8 @@ from isoflop.record import Record
 from isoflop.study.launch import EXECUTORS
 from isoflop.study.launch.event import Event
 from tests.studies import true_loss
-from tests.test_cli_answer import folder, head_counts
+from tests.test_cli_answer import folder as asking
+from tests.test_cli_answer import head_counts
 
 STUDY = """
 [study]
@@ -129,7 +130,7 @@ def places(token_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         patch.setitem(EXECUTORS, "local", lawful)
         patch.setattr(demo_module, "_file", lambda name: "tiny.toml")
         yield {
-            "HEADS": folder(here / "heads", head_counts(0.03, 0.003)),
+            "HEADS": asking(here / "heads", head_counts(0.03, 0.003)),
             "TEXTS": token_folder.parent / "texts",
             "TOKENS": token_folder,
             "CSV": here / "runs.csv",
@@ -178,9 +179,8 @@ def test_a_command_prints_one_object(
 def test_a_command_of_commands_gathers_their_objects(demo: dict[str, Any]) -> None:
     assert all(isinstance(value, dict) for value in demo["steps"].values())
     assert {words.replace("FOLDER", "demo") for words in STEPS.values()} <= set(demo["steps"])
-    assert [run["status"] for run in demo["steps"]["study run tiny.toml --out demo --seed 0"]["runs"]] == [
-        "complete"
-    ] * 12
+    runs = demo["steps"]["study run tiny.toml --out demo --seed 0"]["runs"]
+    assert [run["status"] for run in runs] == ["complete"] * 12
 
 
 def test_every_command_is_asked_and_explains_the_flag() -> None:

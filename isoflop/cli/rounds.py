@@ -100,7 +100,8 @@ def _enough(
     if FAR * max(left, 0.0) < _least(fitted, wishes):
         return f"the allowance is spent: {max(left, 0.0):.3g} FLOPs are left, too few for a round"
     if rounds >= going.rounds:
-        return f"{number_of(rounds, 'round')} of {going.rounds} done and {left:.3g} FLOPs left; a larger --rounds spends them"
+        done = number_of(rounds, "round")
+        return f"{done} of {going.rounds} done and {left:.3g} FLOPs left; a larger --rounds spends them"
     return None
 
 
