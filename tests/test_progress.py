@@ -40,7 +40,8 @@ def study(tmp_path: Path, token_folder: Path) -> Path:
         done.folder / "record.json"
     )
     lines = [
-        {"step": step, "tokens": 16 * step, "train_loss": 9.0 / step, "seconds": 2.0 * step} for step in (1, 2)
+        {"step": step, "tokens": 16 * step, "train_loss": 9.0 / step, "seconds": 2.0 * step, "flops": 1e6 * step}
+        for step in (1, 2)
     ] + [{"step": 2, "val_loss": 4.0}]
     (going.folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3, "tok')
     return folder
