@@ -87,15 +87,8 @@ def run(
         with display(wave, quiet=json) as show:
             waits: dict[str, Any] = {"workers": workers, "patience": patience, "ledger": ledger}
             failures += drive.drive(wave, executor=launch, **waits, on_event=show)
-    _end(
-        folder,
-        study,
-        planned,
-        failures,
-        after=(ladder, bool(study.question) and not target),
-        workers=workers,
-        json=json,
-    )
+    after = (ladder, bool(study.question) and not target)
+    _end(folder, study, planned, failures, after=after, workers=workers, json=json)
 
 
 def _end(
