@@ -37,8 +37,7 @@ def folder(token_folder: Path, tmp_path: Path) -> Path:
 def statuses(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     capsys.readouterr()
     assert main(["study", "status", str(folder), "--json"]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    return {line["id"]: line["status"] for line in lines}
+    return {run["id"]: run["status"] for run in json.loads(capsys.readouterr().out)["runs"]}
 
 
 def test_runs_are_called_off_and_taken_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,7 +49,9 @@ def test_runs_are_called_off_and_taken_back(folder: Path, capsys: pytest.Capture
     assert said[first] == "cancelled" and said[second] == "failed"
     assert list(said.values()).count("pending") == 2
     assert main(["study", "status", str(folder)]) == 0
-    assert "tokens   d_model" in capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
+    assert "0 of 4 runs complete, 1 failed, 1 cancelled, 2 pending" in out
+    assert f"{first} cancelled: called off by hand" in out and f"{second} failed: failed twice" in out
     assert main(["study", "retry", str(folder)]) == 0
     assert "2 runs may be tried again" in capsys.readouterr().out
     assert set(statuses(folder, capsys).values()) == {"pending"}

@@ -111,13 +111,18 @@ def test_rounds_go_until_the_allowance_is_spent(
     assert last is not None and last.runs == 12 + len(fake.ran)
     assert last.width < made[0].before.width
     assert {one.target for one in made} == {10 * 0.2 * 1.2e11}
-    # the same command again trains nothing, and tells the same
+    # the same command again trains nothing, and tells the same if asked
     ran = len(fake.ran)
     assert main(asked(folder)) == 0
+    again = capsys.readouterr().out
+    assert again.startswith(f"rounds 1–{len(made)} as before: ") and "d_model" not in again
+    assert main(asked(folder, "--all-rounds")) == 0
     assert capsys.readouterr().out == out and len(fake.ran) == ran
     # other commands know these runs too
     assert main(["study", "status", str(folder), "--json"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 12 + ran
+    rounds = [run["round"] for run in json.loads(capsys.readouterr().out)["runs"]]
+    assert rounds == sorted(rounds, key=lambda number: number or 0) and rounds.count(None) == 12
+    assert len(rounds) == 12 + ran and rounds[-1] == len(made)
 
 
 def test_a_round_under_way_goes_on_and_is_charged_once(
@@ -129,7 +134,7 @@ def test_a_round_under_way_goes_on_and_is_charged_once(
     assert under_way.after is None
     fake.stop_after = None
     assert main(asked(folder, "--json")) == 0
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    told = json.loads(capsys.readouterr().out)["rounds"]
     made = read_rounds(folder)
     assert replace(made[0], after=None) == under_way
     assert [one["round"] for one in told] == [one.number for one in made]
@@ -230,7 +235,7 @@ def test_a_killed_command_goes_on_and_trains_nothing_twice(study: Study, tmp_pat
     first.wait()
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    told = [json.loads(line) for line in done.stdout.splitlines()]
+    told = json.loads(done.stdout)["rounds"]
     assert len(told) >= 2 and all(run["status"] == "complete" for one in told for run in one["runs"])
     assert sum(one["flops"] for one in told) <= 4e9
     assert [said for run in drive.plan(small, folder) if (said := trained_twice(run.folder))] == []

@@ -42,6 +42,8 @@ class Going:
     """Stop when the forecast's 90 % interval lies within ± this part of the loss, such as 0.02; None: go on."""
     workers: int | None = None
     """Runs at once; None: one a GPU or a core."""
+    all_rounds: bool = False
+    """Print the rounds of earlier calls again; else only that they were."""
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or (self.until_width is not None and not self.until_width > 0):
@@ -89,7 +91,7 @@ def next_runs(
         columns: Which columns mean what, where their names do not tell.
         run: Train the runs, in rounds: SOURCE is a study's folder, and --flops pay for all its rounds together.
         going: How far rounds go.
-        json: Print the advice as JSON; of rounds, one object each.
+        json: Print the advice as JSON; with --run, all rounds at the end.
     """
     from isoflop.law.advise import advise
 
@@ -104,7 +106,7 @@ def next_runs(
 
         return run_rounds(Path(source), going, allowance=flops, law=law, json=json, **wishes)
     if going != GOING:
-        raise ValueError("--rounds, --until-width and --workers belong to --run; add it, or leave them out")
+        raise ValueError("--rounds, --workers and the like belong to --run; add it, or leave them out")
     basis = basis_of(source, None, count=params_count, series=series, columns=columns, form=law, bootstrap=0)
     fit = basis.fit
     assert fit is not None
