@@ -40,7 +40,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=40)
     parser.add_argument("--kills", type=int, default=50, help="kills of the driver, and as many of workers")
-    parser.add_argument("--tokens", type=int, default=64_000, help="of the shortest run")
+    parser.add_argument("--tokens", type=int, default=400_000, help="of the shortest run; more leaves more to kill")
+    parser.add_argument("--apart", type=float, nargs=2, default=(0.3, 5.0), help="least and most seconds between kills")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -62,11 +63,13 @@ def main() -> None:
     drive.drive(undisturbed, on_event=lambda event: None)
     print(f"undisturbed: {sum(run.record is not None for run in undisturbed)} runs in {time.monotonic() - began:.0f} s")
     disturbed = drive.plan(study, args.out / "killed")
-    counts = disturb(args.out / "killed", disturbed, kills=args.kills, seed=args.seed)
+    counts = disturb(args.out / "killed", disturbed, kills=args.kills, apart=args.apart, seed=args.seed)
     report(undisturbed, disturbed, counts)
 
 
-def disturb(folder: Path, planned: list[drive.Planned], *, kills: int, seed: int) -> dict[str, int]:
+def disturb(
+    folder: Path, planned: list[drive.Planned], *, kills: int, apart: tuple[float, float], seed: int
+) -> dict[str, int]:
     """Run the study while killing, and start it again until it is done; count what was done to it."""
     chance = random.Random(seed)
     counts = {"driver": 0, "worker": 0, "starts": 0, "orphans": 0}
@@ -79,7 +82,7 @@ def disturb(folder: Path, planned: list[drive.Planned], *, kills: int, seed: int
         )
         counts["starts"] += 1
         while driver.poll() is None:
-            time.sleep(chance.uniform(0.5, 8.0))
+            time.sleep(chance.uniform(*apart))
             counts["orphans"] += _orphans(left)
             what = chance.choice([name for name in ("driver", "worker") if counts[name] < kills] or [""])
             if driver.poll() is not None or not what:
@@ -115,7 +118,10 @@ def report(undisturbed: list[drive.Planned], disturbed: list[drive.Planned], cou
     equal = sum(mine[name] == theirs[name] for name in mine)
     logs = sum(_losses(a.folder) == _losses(b.folder) for a, b in zip(undisturbed, disturbed, strict=True))
     print(f"kill -9: {counts['driver']} of the driver, {counts['worker']} of workers; {counts['starts']} starts")
-    print(f"runs cut short by kills {sum(n > 1 for n in sittings)}, at most {max(sittings)} sittings")
+    print(
+        f"runs cut short by kills {sum(n > 1 for n in sittings)}, together {sum(sittings) - len(sittings)} times, "
+        f"one of them {max(sittings) - 1} times"
+    )
     print(f"complete {len(mine)} of {len(disturbed)}, records equal bit for bit {equal}, logs {logs}")
     print(f"trained twice {len(twice)}, orphans after {ORPHAN:g} s {counts['orphans']}")
     for said in twice:
