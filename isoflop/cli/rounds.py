@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from isoflop.cli.study import display
 from isoflop.flops import compute
 from isoflop.law.advise import FAR
+from isoflop.law.repetition import MUCH
 from isoflop.record import of_a_run
 from isoflop.study import drive, propose
 from isoflop.study.failures import quarantined
@@ -53,9 +54,12 @@ def run_rounds(
                 print(f"{folder}: {reason}", file=sys.stderr if json else sys.stdout)
                 return
             part = _part(left / (going.rounds - len(made)), left, _least(fitted, wishes))
-            asked = {**wishes, "target": target}
+            asked = {**wishes, "target": target, "unique": drive.train_tokens(study)}
             new = propose.propose(study, fitted, before, number=len(made) + 1, allowance=part, **asked)
             made.append(keep(folder, new))
+            if new.left_out:
+                said = f"{new.left_out} of its runs would have repeated their tokens more than {MUCH:g} times"
+                print(f"{folder}: round {new.number} goes without {said}; no fit takes those", file=sys.stderr)
         _train(folder, study, made[-1], workers=going.workers, quiet=json)
         after = propose.known(propose.fit_folder(folder, law), made[-1].target)
         _tell(keep(folder, replace(made[-1], after=after)), folder, study, allowance, json=json)
