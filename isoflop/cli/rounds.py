@@ -54,7 +54,7 @@ def run_rounds(
                 print(f"{folder}: {reason}", file=sys.stderr if json else sys.stdout)
                 return
             part = _part(left / (going.rounds - len(made)), left, _least(fitted, wishes))
-            asked = {**wishes, "target": target, "unique": drive.train_tokens(study)}
+            asked: dict[str, Any] = {**wishes, "target": target, "unique": drive.train_tokens(study)}
             new = propose.propose(study, fitted, before, number=len(made) + 1, allowance=part, **asked)
             made.append(keep(folder, new))
             if new.left_out:
