@@ -285,9 +285,16 @@ def _identity(part: Any) -> dict[str, Any]:
     return {f.name: getattr(part, f.name) for f in fields(part) if f.metadata.get("identity", True)}
 
 
+_HASHED = "_hashed"
+
+
 def _hashed(part: Any) -> dict[str, Any]:
+    """What of a part decides a run's id, kept with the part: thousands of a study's runs share a few."""
+    if _HASHED in (kept := vars(part)):
+        return dict(kept[_HASHED])
     unchanged = {f.name for f in fields(part) if f.metadata.get("added") and getattr(part, f.name) == f.default}
-    return {name: value for name, value in _identity(part).items() if name not in unchanged}
+    kept[_HASHED] = {name: value for name, value in _identity(part).items() if name not in unchanged}
+    return dict(kept[_HASHED])
 
 
 def write_run(config: RunConfig, out: Path) -> Path:

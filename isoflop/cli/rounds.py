@@ -13,6 +13,7 @@ from isoflop.cli.study import display
 from isoflop.counts import number_of
 from isoflop.flops import compute
 from isoflop.law.advise import FAR
+from isoflop.law.repetition import MUCH
 from isoflop.record import of_a_run
 from isoflop.study import drive, propose
 from isoflop.study.failures import quarantined
@@ -53,9 +54,12 @@ def run_rounds(
             if reason := _enough(before, fitted, left, going, len(made), wishes):
                 return _end(told, folder, study, allowance, reason, json=json)
             part = _part(left / (going.rounds - len(made)), left, _least(fitted, wishes))
-            asked = {**wishes, "target": target}
+            asked: dict[str, Any] = {**wishes, "target": target, "unique": drive.train_tokens(study)}
             new = propose.propose(study, fitted, before, number=len(made) + 1, allowance=part, **asked)
             made.append(keep(folder, new))
+            if new.left_out:
+                said = f"{new.left_out} of its runs would have repeated their tokens more than {MUCH:g} times"
+                print(f"{folder}: round {new.number} goes without {said}; no fit takes those", file=sys.stderr)
         if lost := _train(folder, study, made[-1], workers=going.workers, quiet=json):
             if json:
                 _end(told, folder, study, allowance, f"{lost} of round {made[-1].number} came to no end", json=True)

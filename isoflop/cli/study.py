@@ -21,6 +21,7 @@ from isoflop.cli.answer import ablation_rows
 from isoflop.cli.app import Command, flag_value, main, positional, with_defaults
 from isoflop.cli.status import WIDE, saved, waits
 from isoflop.cli.steps import step
+from isoflop.config import PARTS
 from isoflop.counts import number_of
 from isoflop.study.launch import EXECUTORS, ExecutorName
 from isoflop.study.launch.event import PATIENCE, Executor
@@ -78,7 +79,10 @@ def run(
     ladder = ladder or (study.design == "ladder" and not target)
     if target or ladder:
         drive.plan(study, folder, targets=True)  # a study without target is told at once
+    before = drive.open_study(folder) if (folder / "study.json").exists() else study
     drive.settle(study, folder)
+    if changed := _changed(before, study):
+        print(f"isoflop: {folder / 'study.json'} says from now on {', '.join(changed)}", file=sys.stderr)
     planned: list[Planned] = []
     failures: list[Event] = []
     ledger = Ledger(folder, study)
@@ -112,6 +116,13 @@ def _end(
         print(json_module.dumps(told))
     if failures:
         sys.exit(1)
+
+
+def _changed(before: Study, now: Study) -> list[str]:
+    """Say what of a folder's study is another than before; the recipe cannot be (`isoflop.study.drive.settle`)."""
+    names = [field.name for field in fields(Study) if field.name not in (*PARTS, "name", "source", "tokenizer")]
+    pairs = {name: (getattr(now, name), getattr(before, name)) for name in names}
+    return [f"{name}={mine!r} (before {theirs!r})" for name, (mine, theirs) in pairs.items() if mine != theirs]
 
 
 def _report(
