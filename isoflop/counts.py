@@ -16,6 +16,11 @@ COMMA = re.compile(r"[-+]?\d+,\d+(?:[eE][-+]?\d+)?")
 """A comma for the decimal point."""
 
 
+def some(number: int, noun: str) -> str:
+    """Write 1 run, 2 runs."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def parse(text: str, *, loss: bool = False) -> float:
     """Read a number; a loss has no suffix, and its one comma is the decimal point.
 

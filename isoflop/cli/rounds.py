@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isoflop.cli.study import display
+from isoflop.counts import some
 from isoflop.flops import compute
 from isoflop.law.advise import FAR
 from isoflop.record import of_a_run
@@ -70,7 +71,7 @@ def _enough(
     if FAR * max(left, 0.0) < _least(fitted, wishes):
         return f"the allowance is spent: {max(left, 0.0):.3g} FLOPs are left, too few for a round"
     if rounds >= going.rounds:
-        return f"{rounds} rounds are done and {left:.3g} FLOPs left; a larger --rounds spends them"
+        return f"{some(rounds, 'round')} done and {left:.3g} FLOPs left; a larger --rounds spends them"
     return None
 
 
@@ -117,7 +118,8 @@ def _tell(made: Round, folder: Path, study: Study, allowance: float, *, json: bo
         return
     assert made.after is not None
     lines = [
-        f"round {made.number}: {len(rows)} runs for {sum(run.flops for run in planned):.3g} of {allowance:.3g} FLOPs",
+        f"round {made.number}: {some(len(rows), 'run')} for {sum(run.flops for run in planned):.3g} of "
+        f"{allowance:.3g} FLOPs",
         f"  before, {_known(made.before, made.target)}",
         f"  {'d_model':>7} {'seed':>4} {'tokens':>9} {'FLOPs':>9} {'expected':>8} {'measured':>8}  for",
     ]
@@ -157,8 +159,8 @@ def _plain(made: Round) -> dict[str, Any]:
 
 def _known(now: Known, target: float) -> str:
     return (
-        f"from {now.runs} runs: N* ∝ C^{now.exponent:.3f} ({now.exponent_low:.3f} to {now.exponent_high:.3f}); at "
-        f"{target:.3g} FLOPs N* {now.params:.3g}, loss {now.loss:.4f} ± {now.width:.2%}"
+        f"from {some(now.runs, 'run')}: N* ∝ C^{now.exponent:.3f} ({now.exponent_low:.3f} to {now.exponent_high:.3f}); "
+        f"at {target:.3g} FLOPs N* {now.params:.3g}, loss {now.loss:.4f} ± {now.width:.2%}"
     )
 
 

@@ -18,6 +18,7 @@ from tyro.conf import Positional, arg
 
 from isoflop.cli.answer import ablation_rows
 from isoflop.cli.app import Command, flag_value, main, positional, with_defaults
+from isoflop.counts import some
 from isoflop.study.launch import EXECUTORS, ExecutorName
 from isoflop.study.launch.event import PATIENCE, Executor
 from isoflop.study.launch.ray import RayOptions
@@ -199,7 +200,7 @@ def cancel(folder: Positional[str], runs: Positional[tuple[str, ...]] = (), *, r
     chosen = _chosen(folder, runs)
     for run_folder in chosen:
         call_off(run_folder, f"called off {reason}")
-    print(f"{folder}: {len(chosen)} runs called off; `isoflop study retry {folder}` takes that back")
+    print(f"{folder}: {some(len(chosen), 'run')} called off; `isoflop study retry {folder}` takes that back")
 
 
 def retry(folder: Positional[str], runs: Positional[tuple[str, ...]] = ()) -> None:
@@ -212,7 +213,7 @@ def retry(folder: Positional[str], runs: Positional[tuple[str, ...]] = ()) -> No
     from isoflop.study.failures import forgive
 
     freed = sum(forgive(run_folder) for run_folder in _chosen(folder, runs))
-    print(f"{folder}: {freed} runs may be tried again; `isoflop study run {folder}` does")
+    print(f"{folder}: {some(freed, 'run')} may be tried again; `isoflop study run {folder}` does")
 
 
 def _chosen(folder: str, names: Sequence[str]) -> list[Path]:

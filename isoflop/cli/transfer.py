@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from isoflop.architecture import ParametrizationKind
 from isoflop.config import DataConfig, OptimConfig, RunConfig, TrainConfig
+from isoflop.counts import some
 from isoflop.law.transfer import CHECKED_OPTIM, CHECKED_TRAIN
 from isoflop.presets import PresetName
 from isoflop.presets import preset as preset_model
@@ -139,7 +140,7 @@ def lr_sweep(
         for one in found:
             print(json_module.dumps(one.to_dict()))
     else:
-        print("\n\n".join([*map(_table, found), f"{len(planned)} runs in {out}; drawn in {path}"]))
+        print("\n\n".join([*map(_table, found), f"{some(len(planned), 'run')} in {out}; drawn in {path}"]))
 
 
 _ENDS = ("done", "diverged")
