@@ -29,7 +29,7 @@ def test_a_plan_by_a_published_law(capsys: pytest.CaptureFixture[str]) -> None:
         "Step Law",
         "no interval",
         "more loss",
-        "240 hours on 64 × h100 at 40% of the peak (MFU), 1.536e+04 GPU-hours; cost 3.072e+04 in "
+        "240 hours on 64 × h100 at 40% of the peak (MFU), 15,360 GPU-hours; cost 30,720 in "
         "your currency, at 2 per GPU-hour",
     ):
         assert part in out, part

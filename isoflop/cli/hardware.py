@@ -78,11 +78,17 @@ class Hardware:
         bill = self.bill(flops)
         if bill["hours"] is None:
             return []
-        line = f"{bill['hours']:.4g} hours on {self.count} × {self.device} at {self.mfu:.0%} of the peak (MFU), "
-        line += f"{bill['gpu_hours']:.4g} GPU-hours"
+        line = f"{_plain(bill['hours'])} hours on {self.count} × {self.device} at {self.mfu:.0%} of the peak (MFU), "
+        line += f"{_plain(bill['gpu_hours'])} GPU-hours"
         if self.price is not None:
-            line += f"; cost {bill['cost']:.4g} in your currency, at {self.price:g} per GPU-hour"
+            line += f"; cost {_plain(bill['cost'])} in your currency, at {self.price:g} per GPU-hour"
         return [line]
+
+
+def _plain(value: float | None) -> str:
+    """Hours and money as a bill has them: 10,000 and not 1e+04."""
+    assert value is not None
+    return f"{value:,.0f}" if 1000 <= value < 1e12 else f"{value:.4g}"
 
 
 HARDWARE = Hardware()
