@@ -154,6 +154,26 @@ def test_a_dry_run_tells_what_a_run_is_and_writes_nothing(
     assert "GB are free: not tried" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "less memory: --grad-accum 2 or --recompute\n"),
+        (["--recompute"], "less memory: --grad-accum 2\n"),
+        (["--grad-accum", "2"], "less memory: --recompute\n"),
+        (["--grad-accum", "2", "--recompute"], None),
+    ],
+)
+def test_a_dry_run_of_a_large_run_names_the_flags_left_that_save_memory(
+    args: list[str], said: str | None, token_folder: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(dry_run, "TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr(dry_run, "AMPLE", 0)
+    out = ["--out", str(tmp_path), "--dry-run"]
+    assert main(["train", "--data", str(token_folder), *TINY, "--steps", "4", *args, *out]) == 0
+    printed = capsys.readouterr().out
+    assert said in printed if said else "less memory" not in printed
+
+
 def test_a_run_says_where_it_goes_on(make_run, capsys) -> None:
     folder, asked = make_run(steps=6), iter(range(100))
     assert train_run(folder, should_stop=lambda: next(asked) == 3) is None

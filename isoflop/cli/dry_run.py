@@ -17,6 +17,8 @@ TRIAL_SECONDS = 5.0
 """Length of the trial."""
 HELD = 16
 """Bytes a parameter at the least: fp32 weight, gradient, and two moments."""
+AMPLE = 8e9
+"""Bytes of peak memory, a small machine's, above which the flags that save some are named."""
 EVALUATIONS = 1 + 9 / 16
 """Of the validation tokens: all once, and nine times one in sixteen on the way (`isoflop.lm.train`)."""
 CHECKPOINTS = 5
@@ -64,8 +66,18 @@ def show(config: RunConfig, *, out: str | None, json: bool) -> None:
             f"about {_time(told['seconds'])} here, at {told['tokens_per_second']:,.0f} tokens a second · peak memory "
             f"{tried.memory_bytes / 1e9:.2f} GB{'' if config.train.devices == 1 else ', on one device'}"
         )
+        if tried.memory_bytes > AMPLE and (flags := _savers(config)):
+            print(f"less memory: {' or '.join(flags)}")
     where = "" if out is None else f"; without --dry-run this trains {Path(out) / config.id}"
     print(f"nothing was written{where}")
+
+
+def _savers(config: RunConfig) -> list[str]:
+    """Flags not yet given that hold fewer activations at a time."""
+    train = config.train
+    parts = [n for n in range(train.grad_accum + 1, 4 * train.grad_accum + 1) if train.batch_size % n == 0]
+    flags = [f"--grad-accum {parts[-1]}"] if parts else []
+    return flags if train.recompute else [*flags, "--recompute"]
 
 
 def _counts(params: ParamCounts) -> str:
