@@ -126,9 +126,10 @@ def test_what_cannot_be_is_refused(fields: dict, message: str) -> None:
     [
         (("sizes = 2", "size = 2"), r"\[design\] has no field size; perhaps you meant sizes"),
         (("[target]", "[targets]"), r"there is no table \[targets\]; perhaps you meant target"),
-        (("[study]", 'design = "isoflop"\n[study]'), r"stands in no table; write \[design\] on a line above it"),
-        (("sizes = 2", "sizes = 2\nwidths = 16"), r"widths = 16 must be one flat list of d_model, as long as sizes ×"),
-        (("sizes = 2", "sizes = 2\nwidths = [[16, 24]]"), r"widths = \[\[16, 24\]\] must be one flat list of d_model"),
+        (("[study]", 'design = "isoflop"\n[study]'), r"both as a value and as a \[table\]: keep one"),
+        (("[study]", "sizes = 2\n[study]"), r"sizes = 2 stands in no table; write \[design\] on a line above it"),
+        (("[16, 24, 20, 32]", "16"), r"widths = 16 must be one flat list of d_model, as long as sizes ×"),
+        (("[16, 24, 20, 32]", "[[16, 24]]"), r"widths = \[\[16, 24\]\] must be one flat list of d_model"),
         (('"small"', '"smal"'), "preset='smal' is not known"),
         (("[study]", "[study"), "is no study file"),
     ],

@@ -235,7 +235,10 @@ def read_study(path: Path, **changes: Any) -> Study:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no study file: {error}") from error
+        twice = (
+            "; a name is given twice, or both as a value and as a [table]: keep one" if "Cannot" in str(error) else ""
+        )
+        raise ValueError(f"{path} is no study file: {error}{twice}") from error
     return study_from_tables(tables, where=str(path), **changes)
 
 
