@@ -106,10 +106,7 @@ def next_runs(
     if run:
         if params_count not in (None, "compute") or series is not None or columns != GUESSED:
             raise ValueError("--run counts N as compute, and a study has no columns; leave these options out")
-        from isoflop.cli.rounds import run_rounds
-
-        print("".join(f"the allowance: {line}\n" for line in hardware.told(allowance)), end="", file=sys.stderr)
-        return run_rounds(Path(source), going, allowance=allowance, law=law, json=json, **wishes)
+        return _train(Path(source), going, hardware, allowance=allowance, law=law, json=json, **wishes)
     if going != GOING:
         raise ValueError("--rounds, --until-width and --workers belong to --run; add it, or leave them out")
     basis = basis_of(source, None, count=params_count, series=series, columns=columns, form=law, bootstrap=0)
@@ -117,6 +114,13 @@ def next_runs(
     assert fit is not None
     told = advise(fit, allowance, **wishes)
     _tell(told, fit, basis.notes, _out(source), hardware, json=json)
+
+
+def _train(folder: Path, going: Going, hardware: Hardware, *, allowance: float, **wishes: Any) -> None:
+    from isoflop.cli.rounds import run_rounds
+
+    print("".join(f"the allowance: {line}\n" for line in hardware.told(allowance)), end="", file=sys.stderr)
+    run_rounds(folder, going, allowance=allowance, **wishes)
 
 
 def _tell(told: Advice, fit: Fit, notes: tuple[str, ...], out: str, hardware: Hardware, *, json: bool) -> None:
