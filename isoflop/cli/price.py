@@ -104,4 +104,4 @@ def _time(work: float | None, wall: float | None, slots: int) -> str:
 
 
 def _price(money: float | None) -> str:
-    return "" if money is None else f", price {money:.2f}"
+    return "" if money is None else f", price {money:.2f} in your currency"

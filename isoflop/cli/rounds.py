@@ -57,9 +57,7 @@ def run_rounds(
             asked: dict[str, Any] = {**wishes, "target": target, "unique": drive.train_tokens(study)}
             new = propose.propose(study, fitted, before, number=len(made) + 1, allowance=part, **asked)
             made.append(keep(folder, new))
-            if new.left_out:
-                said = f"{new.left_out} of its runs would have repeated their tokens more than {MUCH:g} times"
-                print(f"{folder}: round {new.number} goes without {said}; no fit takes those", file=sys.stderr)
+            _tell_left_out(new, folder)
         if lost := _train(folder, study, made[-1], workers=going.workers, quiet=json):
             if json:
                 _end(told, folder, study, allowance, f"{lost} of round {made[-1].number} came to no end", json=True)
@@ -68,6 +66,12 @@ def run_rounds(
         told.append(keep(folder, replace(made[-1], after=after)))
         if not json:
             _tell(told[-1], folder, study, allowance)
+
+
+def _tell_left_out(new: Round, folder: Path) -> None:
+    if new.left_out:
+        said = f"{new.left_out} of its runs would have repeated their tokens more than {MUCH:g} times"
+        print(f"{folder}: round {new.number} goes without {said}; no fit takes those", file=sys.stderr)
 
 
 def _tell_before(told: list[Round], folder: Path, study: Study, allowance: float, *, again: bool) -> None:
@@ -194,8 +198,8 @@ def _plain(made: Round) -> dict[str, Any]:
 
 def _known(now: Known, target: float) -> str:
     return (
-        f"from {now.runs} runs: N* ∝ C^{now.exponent:.3f} ({now.exponent_low:.3f} to {now.exponent_high:.3f}); at "
-        f"{target:.3g} FLOPs N* {now.params:.3g}, loss {now.loss:.4f} ± {now.width:.2%}"
+        f"from {number_of(now.runs, 'run')}: N* ∝ C^{now.exponent:.3f} ({now.exponent_low:.3f} to {now.exponent_high:.3f}); "
+        f"at {target:.3g} FLOPs N* {now.params:.3g}, loss {now.loss:.4f} ± {now.width:.2%}"
     )
 
 

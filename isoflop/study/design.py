@@ -52,12 +52,12 @@ def target(study: Study, *, data_sha256: str, train_tokens: int) -> list[RunConf
     Raises:
         ValueError: the study has no target.
     """
-    if study.target_flops is None or study.target_width is None:
+    if study.target_flops is None or study.target_d_model is None:
         raise ValueError(
             "the study has no target; add a [target] table (flops, d_model) to its file, or give `isoflop study run` "
-            "--target-flops and --target-width"
+            "--target-flops and --target-d-model"
         )
-    config = run_of(study, study.target_width, study.target_flops, data_sha256)
+    config = run_of(study, study.target_d_model, study.target_flops, data_sha256)
     _meets_budget(config, train_tokens)
     return [config]
 
