@@ -126,8 +126,8 @@ def test_a_flag_that_changes_the_folders_study_is_told(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(EXECUTORS, "local", lambda folders, **rest: None)
-    for said in ("study.json says from now on target_flops=100000000.0 (before None), target_width=16", ""):
-        main(["study", "run", str(folder), "--target-flops", "1e8", "--target-width", "16", "--json"])
+    for said in ("study.json says from now on target_flops=100000000.0 (before None), target_d_model=16", ""):
+        main(["study", "run", str(folder), "--target-flops", "1e8", "--target-d-model", "16", "--json"])
         assert said in (err := capsys.readouterr().err) and ("says from now on" in err) is bool(said)
 
 

@@ -14,6 +14,7 @@ from isoflop.flops import count_params
 from isoflop.lm.export import export, import_model
 from isoflop.lm.generate import generate
 from isoflop.lm.run import load_model
+from isoflop.presets import preset
 from tests.exported import TINY, change, exported, rewrite, save_run, wordy
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -16,6 +16,7 @@ from isoflop.lm import export as module
 from isoflop.lm.export import export, import_model
 from isoflop.lm.families import family_of
 from isoflop.lm.model import layer_norm, rms_norm
+from isoflop.presets import preset
 from tests.exported import TINY, change, exported, made_run, rewrite, save_run, wordy
 
 

@@ -149,7 +149,8 @@ def _report(result: dict[str, Any], path: Path, *, chosen: bool) -> str:
     told = (LAWS[result["law"]].formula.__doc__ or "").split("\n")[0].rstrip(".")
     formula = f"{result['law']}: {told}"
     lines = [
-        f"{formula} · {number_of(result['runs'], 'run')} of {result['source']} · N counted as {result['params_convention']}",
+        f"{formula} · {number_of(result['runs'], 'run')} of {result['source']} · "
+        f"N counted as {result['params_convention']}",
         *(f"  note: {note}" for note in result["notes"]),
         "",
         f"  {'':<6} {'value':>10} {'90 % interval':>24}   status",

@@ -102,8 +102,8 @@ class Fit:
         try:
             records = Records(
                 runs=tuple(Record(**run) for run in value["runs"]),
-                source=value["source"],
-                convention=value["params_convention"],
+                source=_text(value, "source"),
+                convention=_text(value, "params_convention"),
                 left_out=tuple(value["left_out"]),
             )
             parameters = {name: Parameter(**parts) for name, parts in value["parameters"].items()}
@@ -154,6 +154,12 @@ class Objective(NamedTuple):
     robust: bool = False
     """Whether δ is in units of 1.4826·MAD of the residuals that "huber" leaves, at least LEAST_SCALE."""
     unit: float = 1.0
+
+
+def _text(value: Any, key: str) -> str:
+    if not isinstance(value[key], str):
+        raise TypeError(f"{key} is no text")
+    return value[key]
 
 
 def fit(records: Records, *, law: str = "chinchilla", objective: str = "huber", weights: Floats | None = None) -> Fit:
