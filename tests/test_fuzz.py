@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from isoflop.law.fit import Fit, fit
 from isoflop.law.uncertainty import bootstrap
@@ -43,6 +44,7 @@ def damaged(value: object, rng: random.Random) -> bytes:
     return mutate(text, rng) if rng.random() < 0.3 else text.encode()
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_broken_fit_is_read_or_refused(tmp_path: Path) -> None:
     """What is read answers with numbers."""
     rng, path = random.Random(1), tmp_path / "fit.json"

@@ -102,15 +102,15 @@ class Fit:
         try:
             records = Records(
                 runs=tuple(Record(**run) for run in value["runs"]),
-                source=_text(value, "source"),
-                convention=_text(value, "params_convention"),
+                source=value["source"],
+                convention=value["params_convention"],
                 left_out=tuple(value["left_out"]),
             )
             parameters = {name: Parameter(**parts) for name, parts in value["parameters"].items()}
             law = LAWS[value["law"]]
             if tuple(parameters) != law.parameters:
                 raise KeyError(f"parameters {', '.join(parameters)}, not those of {law.name}")
-            for item in (*records.runs, *parameters.values()):
+            for item in (records, *records.runs, *parameters.values()):
                 of_their_types(item)
             if not all(0 < parameter.value < np.inf for parameter in parameters.values()):
                 raise TypeError("a parameter that is no positive number")
@@ -154,12 +154,6 @@ class Objective(NamedTuple):
     robust: bool = False
     """Whether δ is in units of 1.4826·MAD of the residuals that "huber" leaves, at least LEAST_SCALE."""
     unit: float = 1.0
-
-
-def _text(value: Any, key: str) -> str:
-    if not isinstance(value[key], str):
-        raise TypeError(f"{key} is no text")
-    return value[key]
 
 
 def fit(records: Records, *, law: str = "chinchilla", objective: str = "huber", weights: Floats | None = None) -> Fit:
