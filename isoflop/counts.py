@@ -16,11 +16,6 @@ COMMA = re.compile(r"[-+]?\d+,\d+(?:[eE][-+]?\d+)?")
 """A comma for the decimal point."""
 
 
-def some(number: int, noun: str) -> str:
-    """Write 1 run, 2 runs."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def parse(text: str, *, loss: bool = False) -> float:
     """Read a number; a loss has no suffix, and its one comma is the decimal point.
 
@@ -43,3 +38,8 @@ def parse(text: str, *, loss: bool = False) -> float:
     if COMMA.fullmatch(text):
         return float(text.replace(",", "."))
     raise ValueError(f"is no number; write it like {'2.71' if loss else '1e9, 20M or 1.5B'}")
+
+
+def number_of(count: int, noun: str) -> str:
+    """Write a number with what it counts: `1 run`, `12 runs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

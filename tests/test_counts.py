@@ -2,7 +2,7 @@
 
 import pytest
 
-from isoflop.counts import SUFFIXES, parse, some
+from isoflop.counts import SUFFIXES, number_of, parse
 
 
 @pytest.mark.parametrize(
@@ -49,5 +49,5 @@ def test_a_count_that_may_be_two_numbers_is_refused() -> None:
         parse("70,500")
 
 
-def test_one_thing_has_no_plural() -> None:
-    assert [some(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
+def test_one_of_a_thing_is_no_plural() -> None:
+    assert [number_of(n, "run") for n in (0, 1, 1200)] == ["0 runs", "1 run", "1,200 runs"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import Positional
 
 from isoflop.config import PARTS
-from isoflop.counts import some
+from isoflop.counts import number_of
 from isoflop.report.words import Lang
 from isoflop.study.study import QuestionKind
 
@@ -148,7 +148,7 @@ def _told(asks: str, found: Answer) -> str:
     lines += [f"  {line}" for line in found.measured]
     lines += [
         "",
-        f"  {some(found.runs, 'run')}" + (f", left out: {'; '.join(found.left_out)}" if found.left_out else ""),
+        f"  {number_of(found.runs, 'run')}" + (f", left out: {'; '.join(found.left_out)}" if found.left_out else ""),
     ]
     lines += ["", "  What others found"]
     for cited in found.literature:

@@ -302,7 +302,8 @@ def _overview() -> str:
         [
             "usage: isoflop COMMAND [OPTIONS]      `isoflop COMMAND --help` explains one",
             "",
-            "From a folder of text to token files, Transformers, and studies of runs:",
+            "From a folder of text to token files, Transformers, and studies of runs. With --json each prints one JSON",
+            "object on standard output, at its end; progress, warnings and errors go to standard error.",
             "",
             *_rows(VERBS),
         ]
@@ -319,7 +320,7 @@ VERBS: Mapping[str, Verb] = {
     "import": Verb("isoflop.cli.models:import_model", "make a run of a Llama or GPT-2 folder"),
     "study plan": Verb("isoflop.cli.price:plan", "show a study's runs, time and price before it starts"),
     "study run": Verb("isoflop.cli.study:run", "train the runs of a study, here, on Slurm or on Ray"),
-    "study status": Verb("isoflop.cli.study:status", "show what of a study is done"),
+    "study status": Verb("isoflop.cli.status:status", "show what of a study is done, under way or lost"),
     "study answer": Verb("isoflop.cli.answer:answer", "answer the question that a study asks, with its uncertainty"),
     "study cancel": Verb("isoflop.cli.study:cancel", "call runs off, wherever they are trained"),
     "study retry": Verb("isoflop.cli.study:retry", "let failed and cancelled runs be tried again"),

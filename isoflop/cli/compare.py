@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from isoflop.counts import some
+from isoflop.counts import number_of
 from isoflop.report.words import Lang
 from isoflop.sources.columns import GUESSED, Columns
 
@@ -83,7 +83,7 @@ def _report(made: Comparison, path: Path) -> str:
     lines = [
         f"A = {made.sources[0]}",
         f"B = {made.sources[1]}",
-        f"counted in {unit}; floor L∞ {made.floor}; {some(made.pairs, 'pair')} of one budget (and seed, where "
+        f"counted in {unit}; floor L∞ {made.floor}; {number_of(made.pairs, 'pair')} of one budget (and seed, where "
         f"both say it), correlation of their noise {made.correlation:.2f}",
         "",
         f"  {'':<3} {'L∞':>26} {'α':>26}",

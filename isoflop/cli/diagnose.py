@@ -8,7 +8,7 @@ from tyro.conf import Positional
 
 from isoflop.cli.law import waiting
 from isoflop.cli.target import Count
-from isoflop.counts import some
+from isoflop.counts import number_of
 from isoflop.sources.columns import GUESSED, Columns
 
 
@@ -42,7 +42,7 @@ def diagnose(
         print(json_module.dumps(found.to_dict()))
         return
     runs = found.fit.records
-    print(f"{law}: {some(len(runs), 'run')} of {runs.source} · N counted as {runs.convention}")
+    print(f"{law}: {number_of(len(runs), 'run')} of {runs.source} · N counted as {runs.convention}")
     print("".join(f"  note: {note}\n" for note in runs.notes))
     for finding in found.findings:
         print(f"  {SIGNS[finding.level]} {finding.check}: {finding.sentence}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from isoflop.cli.target import Count
-from isoflop.counts import some
+from isoflop.counts import number_of
 from isoflop.sources.columns import GUESSED, Columns
 
 GroupBy = Literal["group", "params", "tokens", "budget"]
@@ -73,7 +73,7 @@ def fit(
     fitted = replace(fitted, records=_noted(records, law))
     with waiting(quiet=json) as step:
         if bootstrap:
-            step(f"{some(bootstrap, 'draw')} of {some(len(records), 'run')}")
+            step(f"{number_of(bootstrap, 'draw')} of {number_of(len(records), 'run')}")
             fitted = resample(fitted, replicates=bootstrap, seed=seed)
         step("four approaches")
         budget = BEYOND * float(records.C.max()) if target is None else target
@@ -149,7 +149,8 @@ def _report(result: dict[str, Any], path: Path, *, chosen: bool) -> str:
     told = (LAWS[result["law"]].formula.__doc__ or "").split("\n")[0].rstrip(".")
     formula = f"{result['law']}: {told}"
     lines = [
-        f"{formula} · {some(result['runs'], 'run')} of {result['source']} · N counted as {result['params_convention']}",
+        f"{formula} · {number_of(result['runs'], 'run')} of {result['source']} · N counted as "
+        f"{result['params_convention']}",
         *(f"  note: {note}" for note in result["notes"]),
         "",
         f"  {'':<6} {'value':>10} {'90 % interval':>24}   status",

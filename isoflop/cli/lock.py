@@ -13,7 +13,7 @@ from tyro.conf import Positional
 
 from isoflop.cli.hardware import HARDWARE, Hardware
 from isoflop.cli.target import WANTED, Wanted, counting, records_of, with_shape
-from isoflop.counts import some
+from isoflop.counts import number_of
 from isoflop.sources.columns import GUESSED, Columns
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _told_locked(locked: Locked) -> str:
         f"{f'run {locked.run}' if locked.run else 'the run'}: N = {locked.params:.4g} "
         f"({counting(locked.params_convention)}), D = {locked.tokens:.4g} tokens, C = {locked.flops:.4g} FLOPs\n"
         f"  forecast  {locked.loss:.4f} nats per token, {_percent(locked)} interval {locked.low:.4f} to "
-        f"{locked.high:.4f}\n  {locked.basis}; from {some(len(locked.inputs), 'file')}, {locked.made}"
+        f"{locked.high:.4f}\n  {locked.basis}; from {number_of(len(locked.inputs), 'file')}, {locked.made}"
     )
 
 

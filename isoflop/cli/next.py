@@ -17,7 +17,7 @@ from isoflop.cli.hardware import HARDWARE, Hardware
 from isoflop.cli.plan import basis_of
 from isoflop.cli.target import Count, counting
 from isoflop.config import LENGTHS, PARTS, ModelConfig, RunConfig
-from isoflop.counts import some
+from isoflop.counts import number_of
 from isoflop.flops import compute, params_by_convention
 from isoflop.law.laws import LAWS
 from isoflop.law.shape import family
@@ -45,6 +45,8 @@ class Going:
     """Stop when the forecast's 90 % interval lies within ± this part of the loss, such as 0.02; None: go on."""
     workers: int | None = None
     """Runs at once; None: one a GPU or a core."""
+    all_rounds: bool = False
+    """Print the rounds of earlier calls again; else only that they were."""
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or (self.until_width is not None and not self.until_width > 0):
@@ -94,7 +96,7 @@ def next_runs(
         columns: Which columns mean what, where their names do not tell.
         run: Train the runs, in rounds: SOURCE is a study's folder, and --flops pay for all its rounds together.
         going: How far rounds go.
-        json: Print the advice as JSON; of rounds, one object each.
+        json: Print the advice as JSON; with --run, all rounds at the end.
     """
     from isoflop.law.advise import advise
 
@@ -108,7 +110,7 @@ def next_runs(
             raise ValueError("--run counts N as compute, and a study has no columns; leave these options out")
         return _train(Path(source), going, hardware, allowance=allowance, law=law, json=json, **wishes)
     if going != GOING:
-        raise ValueError("--rounds, --until-width and --workers belong to --run; add it, or leave them out")
+        raise ValueError("--rounds, --workers and the like belong to --run; add it, or leave them out")
     basis = basis_of(source, None, count=params_count, series=series, columns=columns, form=law, bootstrap=0)
     fit = basis.fit
     assert fit is not None
@@ -230,7 +232,7 @@ def _advice(told: Advice, fit: Fit, recipe: RunConfig | None, out: str, notes: t
     records = fit.records
     shape = "" if recipe is None else f" {'d_model':>7} {'layers':>6} {'heads':>5}"
     lines = [
-        f"{some(len(told.runs), 'run')} for {told.spent:.3g} of {told.allowance:.3g} FLOPs, after those of "
+        f"{number_of(len(told.runs), 'run')} for {told.spent:.3g} of {told.allowance:.3g} FLOPs, after those of "
         f"{records.source}; {fit.law}, N {counting(records.convention)}; noise of ln loss {told.noise:.2g}",
         "",
         f"  {'times':>5}{shape} {'N':>9} {'tokens':>9} {'FLOPs':>9} {'loss':>8}  for",

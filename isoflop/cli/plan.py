@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from isoflop.cli.hardware import HARDWARE, Hardware
 from isoflop.cli.target import Count, read_source
 from isoflop.config import ModelConfig
-from isoflop.counts import some
+from isoflop.counts import number_of
 from isoflop.law.shape import OUTSIDE, Wishes, in_family, outside
 from isoflop.presets import PRESETS, PresetName, preset
 from isoflop.sources.columns import GUESSED, Columns
@@ -156,15 +156,15 @@ def _report(made: Plan, bill: list[str]) -> str:
     lines = [
         f"plan for {made.budget:.3g} FLOPs by {made.basis}; N counted as {made.convention}",
         "",
-        f"  shape       d_model {model.d_model}, {some(model.num_layers, 'layer')}, {some(model.heads, 'head')} of "
-        f"{model.head_size}, d_ff {model.mlp_width}, vocabulary {model.vocab_size}, context {model.context_length}",
+        f"  shape       d_model {model.d_model}, {number_of(model.num_layers, 'layer')}, {number_of(model.heads, 'head')} "
+        f"of {model.head_size}, d_ff {model.mlp_width}, vocabulary {model.vocab_size}, context {model.context_length}",
         f"  parameters  {counts['total']:.3g} in all: body {counts['body']:.3g}, embedding {counts['embedding']:.3g}, "
         f"read-out {'tied' if model.tied_head else format(counts['head'], '.3g')}, norms {counts['norms']:.3g}; "
         f"compute count {counts['compute']:.3g}",
         f"  tokens      {made.tokens:.4g}, {made.tokens / counts[made.convention]:.3g} for each parameter"
         + ("" if made.epochs is None else f"; {made.epochs:.3g} epochs"),
         f"  FLOPs       {made.flops:.4g} by the shape's own count",
-        f"  batch       {some(made.batch_size, 'sequence')} ({batch} tokens); {some(made.steps, 'step')}",
+        f"  batch       {number_of(made.batch_size, 'sequence')} ({batch} tokens); {number_of(made.steps, 'step')}",
         f"  peak lr     {made.lr:.3g}, by {made.rate}",
         f"  loss        {_loss(made)}",
     ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from isoflop.cli.study import prepare_study, with_tokens
-from isoflop.counts import some
+from isoflop.counts import number_of
 from isoflop.study.study import Study
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def plan(
         print(json_module.dumps({"runs": [estimate.to_row(run) for run in priced], "total": total}))
         return
     print(_told(priced))
-    print(f"{some(len(priced), 'run')}, {total['flops']:.3g} FLOPs{_time(work, wall, slots)}{_price(money)}")
+    print(f"{number_of(len(priced), 'run')}, {total['flops']:.3g} FLOPs{_time(work, wall, slots)}{_price(money)}")
     for run in priced:
         for warning in run.warnings:
             print(f"  {run.planned.config.id}: {warning}")

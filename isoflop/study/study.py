@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,6 +127,29 @@ class Study:
             return cls(**plain, **parts)
         except (KeyError, TypeError) as error:
             raise ValueError(f"this is no study ({error}); was it written by another version?") from error
+
+    def model_of(self, width: int) -> ModelConfig:
+        """Return the model of a width, made and checked once for all the runs that train it."""
+        if width not in self._models:
+            layers = self.model.num_layers if self.aspect is None else max(1, round(width / self.aspect))
+            self._models[width] = replace(self.model, d_model=width, num_layers=layers)
+        return self._models[width]
+
+    def lasting(self, train: TrainConfig, flops: float | None, tokens: int | None) -> TrainConfig:
+        """Return a run's training with its length; of the study's own, made and checked once for all sizes."""
+        if train is not self.train:
+            return replace(train, flops=flops, tokens=tokens)
+        if (flops, tokens) not in self._lengths:
+            self._lengths[flops, tokens] = replace(train, flops=flops, tokens=tokens)
+        return self._lengths[flops, tokens]
+
+    @cached_property
+    def _models(self) -> dict[int, ModelConfig]:
+        return {}
+
+    @cached_property
+    def _lengths(self) -> dict[tuple[float | None, int | None], TrainConfig]:
+        return {}
 
     def recipe(self) -> dict[str, Any]:
         """What all runs of a study must share, whatever sizes and budgets are added to it later."""
