@@ -263,9 +263,10 @@ def _of_runs(points: Points, source: str) -> Front:
     # runs of one budget stand at nearly one C: they compete, whoever is a little cheaper
     front = [i for i in rows if not ((SAME_BUDGET * points.C[i] >= points.C) & (points.L[i] > points.L)).any()]
     if _count(np.log(points.N[front])) < FEWEST_POINTS:
+        verb, they = ("is", "it has") if len(front) == 1 else ("are", "they have")
         raise ValueError(
-            f"only {number_of(len(front), 'run')} of {source} cannot be beaten by a cheaper one, with "
-            f"fewer than {FEWEST_POINTS} sizes; approach 1 needs more budgets"
+            f"only {number_of(len(front), 'run')} of {source} {verb} beaten by no cheaper one, and {they} fewer than "
+            f"{FEWEST_POINTS} sizes; approach 1 needs more budgets"
         )
     note = f"envelope of final losses: the {number_of(len(front), 'run')} that no cheaper one beats"
     return Front(np.log(points.C[front]), np.log(points.N[front]), np.log(points.D[front]), note)
