@@ -199,7 +199,8 @@ def _plain(made: Round) -> dict[str, Any]:
 def _known(now: Known, target: float) -> str:
     return (
         f"from {number_of(now.runs, 'run')}: N* ∝ C^{now.exponent:.3f} "
-        f"({now.exponent_low:.3f} to {now.exponent_high:.3f}); at {target:.3g} FLOPs N* {now.params:.3g}, loss {now.loss:.4f} ± {now.width:.2%}"
+        f"({now.exponent_low:.3f} to {now.exponent_high:.3f}); at {target:.3g} FLOPs N* {now.params:.3g}, "
+        f"loss {now.loss:.4f} ± {now.width:.2%}"
     )
 
 
