@@ -157,7 +157,8 @@ def _report(made: Plan, bill: list[str]) -> str:
         f"plan for {made.budget:.3g} FLOPs by {made.basis}; N counted as {made.convention}",
         "",
         f"  shape       d_model {model.d_model}, {number_of(model.num_layers, 'layer')}, "
-        f"{number_of(model.heads, 'head')} of {model.head_size}, d_ff {model.mlp_width}, vocabulary {model.vocab_size}, context {model.context_length}",
+        f"{number_of(model.heads, 'head')} of {model.head_size}, "
+        f"d_ff {model.mlp_width}, vocabulary {model.vocab_size}, context {model.context_length}",
         f"  parameters  {counts['total']:.3g} in all: body {counts['body']:.3g}, embedding {counts['embedding']:.3g}, "
         f"read-out {'tied' if model.tied_head else format(counts['head'], '.3g')}, norms {counts['norms']:.3g}; "
         f"compute count {counts['compute']:.3g}",
