@@ -90,7 +90,7 @@ def compare(series: str, records: Records, law: str, *, replicates: int, count: 
     found = search(problem, STARTS)
     clock.append(time.process_time())
     many = from_all(problem, count)
-    drawn = draw(problem, groups(runs), replicates=replicates, rng=np.random.default_rng(0))
+    drawn = draw(problem, groups(runs), replicates=replicates, rng=np.random.default_rng(0)).counts
     posed = replace(problem, weights=drawn, delta=np.repeat(problem.delta, replicates))
     clock.append(time.process_time())
     ours = search_replicates(posed, found.theta, STARTS)

@@ -1,6 +1,8 @@
 """Kill a study's driver and its workers at random moments, and compare what is left with an undisturbed study.
 
 python benchmarks/kill.py --runs 40 --kills 50 --out /tmp/kill
+
+Whoever interrupts it repeats the command: the runs and the count of the kills lie in the folder.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import psutil
 from isoflop.config import DataConfig, OptimConfig, TrainConfig
 from isoflop.data.build import Recipe, build
 from isoflop.data.corpus import Corpus
+from isoflop.files import read_json, write_json
 from isoflop.lm.journal import read_journal, trained_twice
 from isoflop.presets import preset
 from isoflop.record import Record
@@ -31,6 +34,8 @@ from isoflop.study.study import Study
 
 TIMED = {"seconds", "tokens_per_second", "peak_memory_bytes"}
 """What a record measures of the machine, not of the run."""
+COUNTS = "kills.json"
+"""In the killed study's folder: what was done to it so far."""
 ORPHAN = 5.0
 """Seconds after which no worker of a killed driver may be left."""
 
@@ -40,12 +45,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=40)
     parser.add_argument("--kills", type=int, default=50, help="kills of the driver, and as many of workers")
-    parser.add_argument("--tokens", type=int, default=64_000, help="of the shortest run")
+    parser.add_argument("--tokens", type=int, default=200_000, help="of the shortest run; more leaves more to kill")
+    parser.add_argument("--apart", type=float, nargs=2, default=(0.3, 5.0), help="least and most seconds between kills")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     texts = tuple(str(path) for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:40])
-    build(Recipe(corpus=Corpus(sources=texts)), args.out / "tokens", workers=1)
+    if not (args.out / "tokens").exists():
+        build(Recipe(corpus=Corpus(sources=texts)), args.out / "tokens", workers=1)
     study = Study(
         design="grid",
         widths=tuple(range(8, 8 + 4 * (args.runs // 4), 4)),
@@ -62,14 +69,17 @@ def main() -> None:
     drive.drive(undisturbed, on_event=lambda event: None)
     print(f"undisturbed: {sum(run.record is not None for run in undisturbed)} runs in {time.monotonic() - began:.0f} s")
     disturbed = drive.plan(study, args.out / "killed")
-    counts = disturb(args.out / "killed", disturbed, kills=args.kills, seed=args.seed)
+    counts = disturb(args.out / "killed", disturbed, kills=args.kills, apart=args.apart, seed=args.seed)
     report(undisturbed, disturbed, counts)
 
 
-def disturb(folder: Path, planned: list[drive.Planned], *, kills: int, seed: int) -> dict[str, int]:
+def disturb(
+    folder: Path, planned: list[drive.Planned], *, kills: int, apart: tuple[float, float], seed: int
+) -> dict[str, int]:
     """Run the study while killing, and start it again until it is done; count what was done to it."""
-    chance = random.Random(seed)
-    counts = {"driver": 0, "worker": 0, "starts": 0, "orphans": 0}
+    kept = folder / COUNTS
+    counts = {"driver": 0, "worker": 0, "starts": 0, "orphans": 0} | (read_json(kept) if kept.exists() else {})
+    chance = random.Random(seed + counts["starts"])
     left: list[tuple[float, list[psutil.Process]]] = []
     while not all(run.record for run in planned):
         driver = subprocess.Popen(
@@ -79,7 +89,7 @@ def disturb(folder: Path, planned: list[drive.Planned], *, kills: int, seed: int
         )
         counts["starts"] += 1
         while driver.poll() is None:
-            time.sleep(chance.uniform(0.5, 8.0))
+            time.sleep(chance.uniform(*apart))
             counts["orphans"] += _orphans(left)
             what = chance.choice([name for name in ("driver", "worker") if counts[name] < kills] or [""])
             if driver.poll() is not None or not what:
@@ -90,12 +100,14 @@ def disturb(folder: Path, planned: list[drive.Planned], *, kills: int, seed: int
                 victim.send_signal(signal.SIGKILL)
                 counts[what] += 1
                 left += [(time.monotonic() + ORPHAN, workers)] if what == "driver" else []
+            write_json(kept, counts)
         driver.wait()
         # kills are this script's doing, and the same kill twice would quarantine a sound run
         for run in planned:
             forgive(run.folder)
     time.sleep(ORPHAN)
     counts["orphans"] += _orphans(left)
+    write_json(kept, counts)
     return counts
 
 
@@ -115,7 +127,10 @@ def report(undisturbed: list[drive.Planned], disturbed: list[drive.Planned], cou
     equal = sum(mine[name] == theirs[name] for name in mine)
     logs = sum(_losses(a.folder) == _losses(b.folder) for a, b in zip(undisturbed, disturbed, strict=True))
     print(f"kill -9: {counts['driver']} of the driver, {counts['worker']} of workers; {counts['starts']} starts")
-    print(f"runs cut short by kills {sum(n > 1 for n in sittings)}, at most {max(sittings)} sittings")
+    print(
+        f"runs cut short by kills {sum(n > 1 for n in sittings)}, together {sum(sittings) - len(sittings)} times, "
+        f"one of them {max(sittings) - 1} times"
+    )
     print(f"complete {len(mine)} of {len(disturbed)}, records equal bit for bit {equal}, logs {logs}")
     print(f"trained twice {len(twice)}, orphans after {ORPHAN:g} s {counts['orphans']}")
     for said in twice:

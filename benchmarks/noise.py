@@ -1,4 +1,4 @@
-"""What the gradient noise scale takes of a step, timed within it, and how far its running average scatters.
+"""What the gradient noise scale takes of a step, in CPU time within it, and how far its running average scatters.
 
 python benchmarks/noise.py --data T
 """
@@ -22,6 +22,7 @@ from isoflop.presets import preset
 
 SHAPES: dict[str, tuple[ModelConfig, int]] = {
     "small, batch 32×64": (preset("small"), 32),
+    "demo's widest, d72 L2, batch 8×64": (preset("small", d_model=72), 8),
     "d128 L4, batch 16×256": (ModelConfig(d_model=128, num_layers=4, context_length=256), 16),
     "d256 L6, batch 8×256": (ModelConfig(d_model=256, num_layers=6, context_length=256), 8),
 }
@@ -52,14 +53,14 @@ def config(data: str, model: ModelConfig, batch: int, parts: int) -> RunConfig:
 
 
 def share(run: Run, step: int) -> float:
-    """Time what a step spends on the noise scale, over the rest of the step."""
-    began = time.perf_counter()
-    train._step(run, step, *run.stream.batch(step))
-    whole = time.perf_counter() - began
-    began = time.perf_counter()
+    """CPU seconds that a step spends on the noise scale, over those of the rest of the step."""
+    began = time.process_time()
+    train._step(run, step, *train._batch(run, step))
+    whole = time.process_time() - began
+    began = time.process_time()
     first = run.weights.own_square()
     train._measure_noise(replace_state(run), first, first)
-    spent = time.perf_counter() - began
+    spent = time.process_time() - began
     return spent / (whole - spent)
 
 
@@ -73,7 +74,7 @@ def scatter(run: Run) -> None:
     single, averaged = list[float | None](), list[float | None]()
     for step in range(run.steps):
         before = run.state.grad_signal, run.state.grad_noise
-        train._step(run, step, *run.stream.batch(step))
+        train._step(run, step, *train._batch(run, step))
         after = run.state.grad_signal, run.state.grad_noise
         single.append(noise.scale(*(b + (a - b) * noise.HORIZON for a, b in zip(after, before, strict=True))))
         averaged.append(noise.scale(*after))

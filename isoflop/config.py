@@ -137,6 +137,8 @@ class TrainConfig:
     precision: Precision = "fp32"
     """Arithmetic of the matrix products; weights and optimizer stay in fp32. bf16: on a CPU by kernels of our own;
     autocast: by torch's autocast and attention, which is also what bf16 means on a GPU."""
+    compile: bool = field(default=False, metadata=ADDED)
+    """Run the loss through torch's compiler, by its own attention, bf16 by autocast; without one, say so and go on."""
     seed: int = 0
     """Seed of initial weights, data order and dropout."""
     device: Device = field(default="auto", metadata=PASSING)
@@ -283,9 +285,16 @@ def _identity(part: Any) -> dict[str, Any]:
     return {f.name: getattr(part, f.name) for f in fields(part) if f.metadata.get("identity", True)}
 
 
+_HASHED = "_hashed"
+
+
 def _hashed(part: Any) -> dict[str, Any]:
+    """What of a part decides a run's id, kept with the part: thousands of a study's runs share a few."""
+    if _HASHED in (kept := vars(part)):
+        return dict(kept[_HASHED])
     unchanged = {f.name for f in fields(part) if f.metadata.get("added") and getattr(part, f.name) == f.default}
-    return {name: value for name, value in _identity(part).items() if name not in unchanged}
+    kept[_HASHED] = {name: value for name, value in _identity(part).items() if name not in unchanged}
+    return dict(kept[_HASHED])
 
 
 def write_run(config: RunConfig, out: Path) -> Path:

@@ -38,3 +38,8 @@ def parse(text: str, *, loss: bool = False) -> float:
     if COMMA.fullmatch(text):
         return float(text.replace(",", "."))
     raise ValueError(f"is no number; write it like {'2.71' if loss else '1e9, 20M or 1.5B'}")
+
+
+def number_of(count: int, noun: str) -> str:
+    """Write a number with what it counts: `1 run`, `12 runs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -55,10 +55,19 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        ValueError: the file is not JSON; the sentence names the file and the place.
+        ValueError: the file is not JSON, or says something twice; the sentence names the file and the place.
     """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"{path} says {twice!r} twice in one object, and only one can hold; remove the other")
+        return made
+
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}); restore it or make it anew") from error
 

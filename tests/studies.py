@@ -65,7 +65,7 @@ def write_study(folder: Path, *, budgets: Sequence[float] = BUDGETS, sizes: int 
             # one grid of sizes for all budgets, shifted by a step each, so that sizes come back
             write_run(folder / "runs" / f"b{i}-s{k}", N=true_size(budgets[0]) * 1.4 ** (k - sizes // 2 + i), C=C)
     write_run(folder / "runs" / "lost", N=1e4, C=budgets[0], status="diverged")
-    study = Study(name=folder.name, source=("stdlib",), budgets=tuple(budgets), target_flops=4e12, target_width=72)
+    study = Study(name=folder.name, source=("stdlib",), budgets=tuple(budgets), target_flops=4e12, target_d_model=72)
     write_json(folder / "study.json", study.to_dict())
     if fitted:
         write_json(folder / "fit.json", bootstrap(fit(read(str(folder))), replicates=50).to_dict())

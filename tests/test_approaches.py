@@ -116,7 +116,7 @@ def test_refusals_stand_beside_the_answers() -> None:
     refused = {answer.approach: answer.note for answer in found.answers if answer.a is None}
     assert "approach 2 needs 3 budgets" in refused["approach 2"]
     one = isoflop().take(range(7))
-    with pytest.raises(ValueError, match=r"only 1 runs of t\.csv are beaten by no cheaper one"):
+    with pytest.raises(ValueError, match=r"only 1 run of t\.csv is beaten by no cheaper one, and it has"):
         envelope(Question(one, fit(isoflop()), one, 0, 0))
     thin = table([(N, D) for N in (1e7, 1e8, 1e9) for D in (1e9, 3e9, 1e10)])
     with pytest.raises(ValueError, match=r"too few sizes of t\.csv \(\d\) are the best of those seen"):

@@ -118,7 +118,7 @@ def test_the_command_goes_through_all_series_and_cuts(tmp_path: Path, capsys) ->
     source = write(tmp_path / "runs.csv", one=study(), two=study(seed=1))
     assert main(["backtest", str(source), "--bootstrap", "5", "--json"]) == 0
     said = capsys.readouterr()
-    printed = json.loads(said.out)
+    printed = [json.loads(line) for line in said.out.splitlines()]
     assert [(row["series"], row["cut"], row["train"], row["test"]) for row in printed] == [
         ("one", 10, 15, 10),
         ("one", 30, 10, 15),
@@ -167,8 +167,8 @@ def test_the_command_prints_no_object_for_what_it_leaves_out(tmp_path: Path, cap
     source = write(tmp_path / "runs.csv", one=study(), small=study(budgets=2))
     assert main(["backtest", str(source), "--bootstrap", "5", "--cut", "10", "--json"]) == 0
     said = capsys.readouterr()
-    assert [row["series"] for row in json.loads(said.out)] == ["one"]
-    assert said.err.startswith("left out, 1/10 of")
+    assert [json.loads(line)["series"] for line in said.out.splitlines()] == ["one"]
+    assert said.err.startswith("isoflop: left out, 1/10 of")
 
 
 def test_three_budgets_of_four_sizes_are_forecast_with_intervals_that_hold() -> None:

@@ -17,7 +17,7 @@ from isoflop.record import Record, Records
 from isoflop.sources import read
 from isoflop.study import drive
 from isoflop.study.study import Study
-from tests.test_questions import batches, head_counts
+from tests.questions import batches, head_counts
 
 
 def folder(tmp_path: Path, made: Records, question: str | None = "heads", noise_scale: float | None = None) -> Path:
@@ -50,7 +50,7 @@ def test_another_question_may_be_asked(tmp_path: Path, capsys: pytest.CaptureFix
     assert "does not say what it asks; name the question" in capsys.readouterr().err
     assert main(["study", "answer", str(where), "batch", "--at", "1M"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "at D = 1e+06 tokens the critical batch is" in said and "ends at 1700 tokens" in said
+    assert "at D = 1e+06 tokens the critical batch is" in said and "is 1700 tokens" in said
     assert main(["study", "answer", str(where), "batch", "--at", "1M", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["critical_batch"]
     assert told["low"] < told["value"] < told["high"]
@@ -89,7 +89,7 @@ def test_a_study_that_asks_ends_with_its_answer(
     said = capsys.readouterr().out
     assert "num_heads  loss, nats per token, of each seed" in said and "6 of 6 runs complete" in said
     assert "1.6e+03 tokens        8       2            1    2.1" in said
-    assert "At d_model 8 and 1.6e+03 tokens 1 heads of 8 are best; worse, in nats per token, is 2 by 0.10" in said
+    assert "At d_model 8 and 1,600 tokens 1 head of 8 is best." in said
     assert main(["study", "status", str(tmp_path)]) == 0
     assert "num_heads" in capsys.readouterr().out
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from isoflop.cli import demo as module
+from isoflop.cli import steps as module
 from isoflop.cli.app import main
 
 

@@ -97,7 +97,7 @@ def test_a_budget_in_hours_of_a_device(capsys: pytest.CaptureFixture[str]) -> No
         (["predict", "--params", "1e6", "--tokens", "1e7"], "say where the runs are"),
         (["predict", "x.csv", "--published", "hoffmann2022", "--params", "1e6", "--tokens", "1e7"], "are two answers"),
         (["predict", "--published", "hofmann", "--params", "1e6", "--tokens", "1e7"], "choose one of kaplan2020"),
-        (["optimal", "--published", "hoffmann2022"], "say the budget"),
+        (["optimal", "--published", "hoffmann2022"], "a budget is --flops, or --device with"),
         (["optimal", "--published", "hoffmann2022", "--flops=-1e20"], "must be a positive, finite number"),
         (["optimal", "--published", "hoffmann2022", "--flops", "inf"], "must be a positive, finite number"),
         (

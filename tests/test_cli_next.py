@@ -70,7 +70,7 @@ def test_next_runs_of_a_table(table: str, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("value", ["-1", "nan", "inf", "0"])
 def test_numbers_that_cannot_be_are_refused(value: str, table: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert f"flops={value} must be a positive, finite number" in refused(capsys, table, f"--flops={value}")
+    assert f"--flops {value} must be a positive, finite number" in refused(capsys, table, f"--flops={value}")
     assert f"smallest={value} must be" in refused(capsys, table, "--flops", "1e21", f"--smallest={value}")
 
 

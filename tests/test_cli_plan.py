@@ -29,7 +29,8 @@ def test_a_plan_by_a_published_law(capsys: pytest.CaptureFixture[str]) -> None:
         "Step Law",
         "no interval",
         "more loss",
-        "240 hours, cost 3.072e+04",
+        "240 hours on 64 × h100 at 40% of the peak (MFU), 15,360 GPU-hours; cost 30,720 in "
+        "your currency, at 2 per GPU-hour",
     ):
         assert part in out, part
 
@@ -75,17 +76,23 @@ def test_own_runs_lend_the_plan_their_parts(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((), "a budget is --flops, or --hours with --device, but neither was given"),
-        (("--flops", "1e20", "--hours", "3"), "but both was given"),
+        ((), "a budget is --flops, or --device with --gpu-hours or --hours, but none was given; give one"),
+        (
+            ("--flops", "1e20", "--hours", "3", "--device", "h100"),
+            "but --flops 1e+20 and --hours 3 were given; give one",
+        ),
         (("--hours", "3"), "--hours 3 needs --device"),
         (("--flops", "1e20"), "a plan needs runs (a SOURCE) or a published law (--published NAME), but neither"),
         (("--flops", "1e20", "--published", "hoffman"), "law='hoffman' is not published here"),
         (("--flops", "1e20", "--published", "hoffmann2022", "--device", "h10"), "device='h10' is not known, perhaps"),
-        (("--flops", "1e20", "--published", "hoffmann2022", "--price", "2"), "--price 2 is for an hour of a device"),
+        (
+            ("--flops", "1e20", "--published", "hoffmann2022", "--price", "2"),
+            "--price 2 needs --device; give one, such as",
+        ),
         (("--flops", "nan", "--published", "hoffmann2022"), "--flops nan must be a positive, finite number"),
         (
             ("--flops", "1e20", "--published", "hoffmann2022", "--device", "h100", "--price=-2"),
-            "--price -2 of a device",
+            "--price -2 per GPU-hour must be 0 or more",
         ),
         (
             ("--flops", "1e20", "--published", "hoffmann2022", "--bootstrap=-4"),

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from isoflop.cli.app import main
-from isoflop.config import DataConfig, TrainConfig
+from isoflop.config import DataConfig, OptimConfig, TrainConfig
+from isoflop.flops import compute
 from isoflop.lm.lease import hold
 from isoflop.presets import preset
+from isoflop.record import Record
 from isoflop.study import drive
 from isoflop.study.failures import failures, note
 from isoflop.study.launch import EXECUTORS
@@ -37,8 +39,7 @@ def folder(token_folder: Path, tmp_path: Path) -> Path:
 def statuses(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     capsys.readouterr()
     assert main(["study", "status", str(folder), "--json"]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    return {line["id"]: line["status"] for line in lines}
+    return {run["id"]: run["status"] for run in json.loads(capsys.readouterr().out)["runs"]}
 
 
 def test_runs_are_called_off_and_taken_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,7 +51,9 @@ def test_runs_are_called_off_and_taken_back(folder: Path, capsys: pytest.Capture
     assert said[first] == "cancelled" and said[second] == "failed"
     assert list(said.values()).count("pending") == 2
     assert main(["study", "status", str(folder)]) == 0
-    assert "tokens   d_model" in capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
+    assert "0 of 4 runs complete, 1 failed, 1 cancelled, 2 pending" in out
+    assert f"{first} cancelled: called off by hand" in out and f"{second} failed: failed twice" in out
     assert main(["study", "retry", str(folder)]) == 0
     assert "2 runs may be tried again" in capsys.readouterr().out
     assert set(statuses(folder, capsys).values()) == {"pending"}
@@ -117,3 +120,39 @@ def test_whoever_is_interrupted_may_say_what_goes_on(
     monkeypatch.setitem(EXECUTORS, "slurm", execute)
     assert main(["study", "run", str(folder), "--executor", "slurm"]) == 130
     assert "isoflop: Slurm goes on with 4 runs" in capsys.readouterr().err
+
+
+def test_a_flag_that_changes_the_folders_study_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXECUTORS, "local", lambda folders, **rest: None)
+    for said in ("study.json says from now on target_flops=100000000.0 (before None), target_d_model=16", ""):
+        main(["study", "run", str(folder), "--target-flops", "1e8", "--target-d-model", "16", "--json"])
+        assert said in (err := capsys.readouterr().err) and ("says from now on" in err) is bool(said)
+
+
+def test_a_study_of_trunks_says_what_separate_runs_would_cost(
+    token_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = Study(
+        design="trunk",
+        widths=(8,),
+        lengths=(4800, 11200, 16000),
+        model=preset("small", context_length=16),
+        data=DataConfig(data=str(token_folder), val_tokens=256),
+        optim=OptimConfig(schedule="wsd", warmup_steps=10, warmup_fraction=0.0, decay_fraction=0.2),
+        train=TrainConfig(batch_size=1),
+    )
+    drive.settle(study, tmp_path)
+    for run in drive.plan(study, tmp_path):
+        whole = run.config.train.tokens * compute(run.config.model)
+        Record(
+            id=run.config.id,
+            params={"compute": 1.0},
+            tokens=run.config.train.tokens,
+            flops=whole,
+            loss=2.0,
+            measured={"seconds": 1.0, "spent_flops": run.flops},
+        ).write(run.folder / "record.json")
+    assert main(["study", "status", str(tmp_path)]) == 0
+    assert "FLOPs spent, 0.60 of what separate runs would cost" in capsys.readouterr().out

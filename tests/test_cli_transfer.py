@@ -64,9 +64,9 @@ def test_a_check_that_shows_nothing_fails_and_says_so(token_folder: Path, tmp_pa
     monkeypatch.setattr(axes, "panels", lambda draws, lang: b"drawn elsewhere")
     quiet = ["--lr", "1e-9", "--out", str(tmp_path / "check.png")]
     assert main_code(["coordcheck", "--data", str(token_folder), *CHECK, *quiet, "--json"]) == 1
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line.get("axis") for line in lines] == ["width", "width", "width"]
-    assert lines[0]["parametrization"] == "standard" and len(lines[0]["slopes"]) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert [one["axis"] for one in (*told["checks"], *told["verdicts"])] == ["width", "width", "width"]
+    assert told["checks"][0]["parametrization"] == "standard" and len(told["checks"][0]["slopes"]) == 3
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_sweep_is_trained_once_judged_and_drawn(
     said = capsys.readouterr().out
     assert "rate carried over" in said and "standard:" in said and "12 runs in" in said
     assert main([*sweep, "--json"]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    lines = json.loads(capsys.readouterr().out)["parametrizations"]
     assert len(in_this_process) == 12  # done is done
     assert [line["parametrization"] for line in lines] == ["standard", "mup"]
     standard, mup = (line["sizes"][0]["losses"] for line in lines)

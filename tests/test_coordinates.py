@@ -63,3 +63,5 @@ def test_what_cannot_be_measured_is_refused(base: RunConfig) -> None:
         measure(base, "mup", "width", (16,))
     with pytest.raises(ValueError, match="activations overflow before the first update"):
         measure(replace(base, model=replace(base.model, alpha_in=3e38)), "mup", "width", (16, 32), seeds=1)
+    with pytest.raises(ValueError, match=r"grad_clip=1: SGD's rates carry over widths only without a bound"):
+        measure(replace(base, optim=replace(base.optim, optimizer="sgd")), "mup", "width", (16, 32))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from isoflop.counts import SUFFIXES, parse
+from isoflop.counts import SUFFIXES, number_of, parse
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,7 @@ def test_what_is_no_count(text: str) -> None:
 def test_a_count_that_may_be_two_numbers_is_refused() -> None:
     with pytest.raises(ValueError, match=r"may be 70500 or 70\.500; write it without the comma"):
         parse("70,500")
+
+
+def test_one_of_a_thing_is_no_plural() -> None:
+    assert [number_of(n, "run") for n in (0, 1, 1200)] == ["0 runs", "1 run", "1,200 runs"]

@@ -85,7 +85,7 @@ def test_guessed_sizes_are_spread_around_the_optimum(budget: float) -> None:
         ({}, "a study needs budgets"),
         (
             {"budgets": (1e10,), "sizes": 3, "widths": (16, 24)},
-            "widths gives 2 values, but 1 budgets of sizes=3 need 3",
+            "widths gives 2 values, but sizes=3 × 1 budgets need 3: one flat list, the 3 of the first budget, then",
         ),
         ({"budgets": (-1.0,)}, "must be positive"),
         ({"budgets": (1e10,), "lengths": (1e6,)}, "lengths belong to design=grid"),
@@ -107,12 +107,12 @@ def test_guessed_sizes_are_spread_around_the_optimum(budget: float) -> None:
                 "widths": (16,),
                 "ratios": (20,),
                 "target_flops": 1e9,
-                "target_width": 9,
+                "target_d_model": 9,
                 "lengths": (1,),
             },
             "a ladder's lengths follow from its ratios",
         ),
-        ({"budgets": (1e10,), "target_flops": 1e12}, "a target needs both target_flops and target_width"),
+        ({"budgets": (1e10,), "target_flops": 1e12}, "a target needs both target_flops and target_d_model"),
         ({"budgets": (1e10,), "train": TrainConfig(steps=3)}, "the design decides how long"),
     ],
 )
@@ -126,6 +126,10 @@ def test_what_cannot_be_is_refused(fields: dict, message: str) -> None:
     [
         (("sizes = 2", "size = 2"), r"\[design\] has no field size; perhaps you meant sizes"),
         (("[target]", "[targets]"), r"there is no table \[targets\]; perhaps you meant target"),
+        (("[study]", 'design = "isoflop"\n[study]'), r"both as a value and as a \[table\]: keep one"),
+        (("[study]", "sizes = 2\n[study]"), r"sizes = 2 stands in no table; write \[design\] on a line above it"),
+        (("[16, 24, 20, 32]", "16"), r"widths = 16 must be one flat list of d_model, as long as sizes ×"),
+        (("[16, 24, 20, 32]", "[[16, 24]]"), r"widths = \[\[16, 24\]\] must be one flat list of d_model"),
         (('"small"', '"smal"'), "preset='smal' is not known"),
         (("[study]", "[study"), "is no study file"),
     ],
@@ -200,7 +204,7 @@ def test_a_ladder_is_as_long_as_its_models_are_large() -> None:
         widths=(16, 32),
         ratios=(20, 40),
         target_flops=1e13,
-        target_width=64,
+        target_d_model=64,
         model=preset("small"),
         train=TrainConfig(batch_size=2),
     )

@@ -40,6 +40,12 @@ def changed(records: Records, rows, **fields) -> Records:
     )
 
 
+def test_each_question_is_told_while_it_is_asked() -> None:
+    heard: list[str] = []
+    diagnose(simulate(), tell=heard.append)
+    assert heard == ["the fit", *CHECKS]
+
+
 def test_a_good_table_is_called_good() -> None:
     found = diagnose(simulate(measured={"is_final": True}))
     assert {finding.check for finding in found.findings} <= set(CHECKS)

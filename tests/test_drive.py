@@ -24,7 +24,7 @@ def study(token_folder: Path) -> Study:
         sizes=2,
         widths=(8, 16, 8, 16),
         target_flops=1e9,
-        target_width=16,
+        target_d_model=16,
         model=preset("small", context_length=16),
         data=DataConfig(data=str(token_folder), val_tokens=256),
         train=TrainConfig(batch_size=1),

@@ -31,6 +31,12 @@ def test_broken_json_names_its_file(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
 
 
+def test_a_key_said_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"params": 1, "loss": 2, "params": 3}]')
+    with pytest.raises(ValueError, match=r"a\.json says 'params' twice in one object, and only one can hold; remove"):
+        read_json(tmp_path / "a.json")
+
+
 def test_hash(tmp_path: Path) -> None:
     write_bytes(tmp_path / "a", b"abc")
     assert sha256(tmp_path / "a").startswith("ba7816bf")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoflop.law.fit import OBJECTIVES, Fit, fit, statuses
+from isoflop.law.fit import OBJECTIVES, Fit, fit, level_of, statuses
 from isoflop.law.laws import LAWS
 from isoflop.law.solve import bounds
 from isoflop.record import Records
@@ -263,3 +263,7 @@ def test_on_a_bound_nothing_else_is_identified_but_a_floor_may_be_nought() -> No
     for name, others in (("alpha", "flat valley"), ("E", "identified")):
         found = dict(zip(law.parameters, statuses(law, at[name], at[name] - 0.1, at[name] + 0.1), strict=True))
         assert found.pop(name) == "on bound" and set(found.values()) == {others}
+
+
+def test_sizes_that_differ_by_rounding_are_one_level() -> None:
+    assert level_of(np.array([2e8, 1e8, 1.004e8, 0.5e8, 2.001e8])).tolist() == [2, 1, 1, 0, 2]

@@ -62,7 +62,10 @@ def test_spent_is_what_done_failed_and_running_runs_used_each_once(tmp_path: Pat
 def test_a_cap_in_flops_is_reserved_in_order_and_never_exceeded(tmp_path: Path) -> None:
     account = Ledger(tmp_path, study(cap_flops=10e9))
     refused = account.reserve(wanted(tmp_path, "a", "b", "c", flops=4e9))
-    assert list(refused.values()) == ["the cap of 1e+10 FLOPs leaves 2e+09, and it needs 4e+09"]
+    assert list(refused.values()) == [
+        "the cap of 1e+10 FLOPs leaves 2e+09, and it needs 4e+09; `isoflop study run FOLDER` goes on with a higher "
+        "--cap-flops"
+    ]
     assert not account.reserve(wanted(tmp_path, "a", "b", flops=4e9)), "the same runs are promised once"
     assert account.balance().reserved.flops == 8e9
     done(tmp_path, "a", flops=4e9)
@@ -82,7 +85,9 @@ def test_hours_and_money_are_reserved_at_the_rate_of_the_runs_that_are_done(tmp_
     done(tmp_path, "a", flops=1e9, seconds=3600)
     account = Ledger(tmp_path, study(cap_cost=5.0, price_per_hour=2.0))
     refused = account.reserve(wanted(tmp_path, "b", "c", flops=1e9))
-    assert list(refused.values()) == ["the cap of 5 money leaves 1, and it needs 2"]
+    assert list(refused.values()) == [
+        "the cap of 5 money leaves 1, and it needs 2; `isoflop study run FOLDER` goes on with a higher --cap-cost"
+    ]
 
 
 def reserve(folder: str, name: str) -> int:
@@ -99,7 +104,9 @@ def test_parallel_submissions_stay_within_the_cap(tmp_path: Path) -> None:
 def test_a_cap_that_is_used_up_is_seen_while_runs_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun(tmp_path, "a", flops=1e9, seconds=7200)
     account = Ledger(tmp_path, study(cap_hours=1.0))
-    assert account.exhausted() == "the study's cap of 1 hours is used up"
+    assert account.exhausted() == (
+        "the study's cap of 1 hours is used up; `isoflop study run FOLDER` goes on with a higher --cap-hours"
+    )
     assert account.exhausted() is None, f"it looks every {LOOK} seconds"
     assert Ledger(tmp_path, study(cap_hours=3.0)).exhausted() is None
 

@@ -27,7 +27,7 @@ def study(tmp_path: Path, token_folder: Path) -> Path:
         sizes=1,
         widths=(16,),
         target_flops=4e12,
-        target_width=72,
+        target_d_model=72,
         model=preset("small"),
         data=DataConfig(data=str(token_folder), val_tokens=1024),
         optim=OptimConfig(),
@@ -67,7 +67,7 @@ def test_a_run_that_has_begun_is_refused(study: Path) -> None:
 
 
 def test_a_study_without_a_target_is_refused(study: Path) -> None:
-    asked = replace(drive.open_study(study), target_flops=None, target_width=None)
+    asked = replace(drive.open_study(study), target_flops=None, target_d_model=None)
     drive.settle(asked, study)
     with pytest.raises(ValueError, match="the study has no target"):
         lock_target(study)

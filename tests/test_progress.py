@@ -40,7 +40,8 @@ def study(tmp_path: Path, token_folder: Path) -> Path:
         done.folder / "record.json"
     )
     lines = [
-        {"step": step, "tokens": 16 * step, "train_loss": 9.0 / step, "seconds": 2.0 * step} for step in (1, 2)
+        {"step": step, "tokens": 16 * step, "train_loss": 9.0 / step, "seconds": 2.0 * step, "flops": 1e6 * step}
+        for step in (1, 2)
     ] + [{"step": 2, "val_loss": 4.0}]
     (going.folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3, "tok')
     return folder
@@ -66,12 +67,27 @@ def test_a_log_that_fell_silent_is_not_running(study: Path) -> None:
     assert now.seconds_left is None
 
 
+@pytest.mark.parametrize("silent", [0.0, 2e5])
+@pytest.mark.parametrize("columns", [80, 100])
+def test_watch_fits_the_terminal(
+    columns: int, silent: float, study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (log,) = study.glob("runs/*/log.jsonl")
+    os.utime(log, (time.time() - silent, time.time() - silent))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["study", "watch", str(study), "--once"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "d_model" in line and "FLOPs" in line]
+    assert len(line) == columns and ("silent" if silent else "loss 4.500") in line
+
+
 def test_watch_shows_runs_curves_and_law(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "watch", str(study), "--once"]) == 0
     shown = capsys.readouterr().out
     assert "mine: 1 of 6 runs" in shown
     assert "loss 4.500" in shown
     assert "no law yet" in shown
+    assert main(["study", "status", str(study)]) == 0
+    assert "running" not in (rows := capsys.readouterr().out) and "stopped" in rows and "~4.5000" in rows
     assert main(["study", "watch", str(study), "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert (value["runs"], value["complete"], value["underway"][0]["step"]) == (6, 1, 2)

@@ -15,7 +15,7 @@ import torch
 from isoflop.config import read_run, spread_run
 from isoflop.lm.checkpoint import load_required
 from isoflop.lm.ranks import Ranks, is_echo, joined, named
-from isoflop.lm.run import _device, open_run, start
+from isoflop.lm.run import _device, _opened, open_run, start
 from isoflop.lm.train import train
 from isoflop.record import Record
 from tests.ranks import together
@@ -176,6 +176,8 @@ def test_what_cannot_go_together_is_told_on_all_ranks(make_run: MakeRun, monkeyp
     assert together(train, muon) == 2 * [
         "ValueError: optimizer=muon needs whole matrices, and sharding=fsdp leaves no rank any; choose adamw"
     ]
+    with pytest.raises(ValueError, match="compile=True takes whole models, and sharding=fsdp leaves them in parts"):
+        _opened(read_run(make_run(steps=2, compile=True, sharding="fsdp")), Ranks(0, 2, 0))
     monkeypatch.setattr(Ranks, "gather", lambda self, *values: [values, (7,)])
     with pytest.raises(ValueError, match=r"different steps in .* \(0, 7\); it must lie on a disk that all of them see"):
         start(held, read_run(held), None, Ranks())

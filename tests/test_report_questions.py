@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from isoflop.report.questions import DRAWINGS, SAID
 from isoflop.study.questions import QUESTIONS
 from isoflop.study.questions.answer import Answer
-from tests import test_questions as made
+from tests import questions as made
 
 
 def test_every_question_has_a_figure() -> None:

@@ -16,16 +16,20 @@ from isoflop.cli import rounds as cli
 from isoflop.cli.app import main
 from isoflop.config import DataConfig, OptimConfig, TrainConfig, read_run
 from isoflop.flops import compute, params_by_convention
+from isoflop.law.repetition import MUCH
 from isoflop.lm.journal import trained_twice
 from isoflop.presets import preset
 from isoflop.record import Record
-from isoflop.study import design, drive
+from isoflop.study import design, drive, propose
 from isoflop.study.launch import EXECUTORS
 from isoflop.study.launch.event import Event
 from isoflop.study.ledger import Ledger
-from isoflop.study.rounds import ROUNDS, keep, read_rounds
+from isoflop.study.rounds import ROUNDS, Known, Round, keep, read_rounds
 from isoflop.study.study import Study
 from tests.studies import true_loss
+
+KNOWN = Known(runs=12, exponent=0.5, exponent_low=0.4, exponent_high=0.6, params=1e5, loss=2.0, low=1.9, high=2.1)
+"""What somebody may know before a round."""
 
 
 @pytest.fixture
@@ -79,6 +83,7 @@ class Fake:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     executor = Fake()
     monkeypatch.setitem(EXECUTORS, "local", executor)
+    monkeypatch.setattr(drive, "train_tokens", lambda study: 10**9)  # its law knows no repetition
     return executor
 
 
@@ -111,13 +116,18 @@ def test_rounds_go_until_the_allowance_is_spent(
     assert last is not None and last.runs == 12 + len(fake.ran)
     assert last.width < made[0].before.width
     assert {one.target for one in made} == {10 * 0.2 * 1.2e11}
-    # the same command again trains nothing, and tells the same
+    # the same command again trains nothing, and tells the same if asked
     ran = len(fake.ran)
     assert main(asked(folder)) == 0
+    again = capsys.readouterr().out
+    assert again.startswith(f"rounds 1–{len(made)} as before: ") and "d_model" not in again
+    assert main(asked(folder, "--all-rounds")) == 0
     assert capsys.readouterr().out == out and len(fake.ran) == ran
     # other commands know these runs too
     assert main(["study", "status", str(folder), "--json"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 12 + ran
+    rounds = [run["round"] for run in json.loads(capsys.readouterr().out)["runs"]]
+    assert rounds == sorted(rounds, key=lambda number: number or 0) and rounds.count(None) == 12
+    assert len(rounds) == 12 + ran and rounds[-1] == len(made)
 
 
 def test_a_round_under_way_goes_on_and_is_charged_once(
@@ -129,7 +139,7 @@ def test_a_round_under_way_goes_on_and_is_charged_once(
     assert under_way.after is None
     fake.stop_after = None
     assert main(asked(folder, "--json")) == 0
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    told = json.loads(capsys.readouterr().out)["rounds"]
     made = read_rounds(folder)
     assert replace(made[0], after=None) == under_way
     assert [one["round"] for one in told] == [one.number for one in made]
@@ -191,6 +201,7 @@ def test_two_controllers_share_a_round(folder: Path, fake: Fake) -> None:
     ("more", "said"),
     [
         (["--rounds", "0"], "rounds=0 must be 1 or more"),
+        (["--flops", "0"], "--flops 0 must be a positive, finite number"),
         (["--smallest", "0"], "--smallest 0 must be a positive, finite number"),
         (["--until-width", "0"], "until_width=0.0 above 0"),
         (["--params-count", "body"], "--run counts N as compute"),
@@ -230,7 +241,32 @@ def test_a_killed_command_goes_on_and_trains_nothing_twice(study: Study, tmp_pat
     first.wait()
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    told = [json.loads(line) for line in done.stdout.splitlines()]
+    told = json.loads(done.stdout)["rounds"]
     assert len(told) >= 2 and all(run["status"] == "complete" for one in told for run in one["runs"])
     assert sum(one["flops"] for one in told) <= 4e9
     assert [said for run in drive.plan(small, folder) if (said := trained_twice(run.folder))] == []
+
+
+def test_rounds_leave_runs_out_that_repeat_their_tokens_too_often(study: Study, folder: Path) -> None:
+    fitted = propose.fit_folder(folder, "chinchilla")
+    wishes: dict[str, Any] = {"number": 1, "allowance": 1.2e11, "target": 1e11, "smallest": 4e9}
+    every = propose.propose(study, fitted, KNOWN, unique=1e9, **wishes)
+    lengths = sorted(
+        C / compute(design.run_of(study, d, C).model) for d, C in zip(every.widths, every.budgets, strict=True)
+    )
+    assert every.left_out == 0 and lengths[0] < lengths[-1]
+    some = propose.propose(study, fitted, KNOWN, unique=(lengths[0] + lengths[-1]) / 2 / MUCH, **wishes)
+    assert len(some.widths) == len(some.why) == len(every.widths) - some.left_out > 0 < some.left_out
+    with pytest.raises(ValueError, match="more than 4 times, and no fit takes those; give fewer --flops"):
+        propose.propose(study, fitted, KNOWN, unique=10, **wishes)
+
+
+def test_the_runs_of_rounds_stay_what_they_are(study: Study, folder: Path) -> None:
+    drive.settle(replace(study, aspect=8.0), folder)
+    drive.settle(study, folder)
+    made = Round(number=1, widths=(8,), budgets=(4e9,), expected=(2.0,), why=("far",), target=1e11, before=KNOWN)
+    keep(folder, made)
+    (folder / ROUNDS).write_text((folder / ROUNDS).read_text().replace('"left_out": 0,', ""))
+    assert read_rounds(folder) == [made]  # as an older version wrote it
+    with pytest.raises(ValueError, match=r"would be others by aspect=8.0 \(there None\); leave that as it is"):
+        drive.settle(replace(study, aspect=8.0), folder)

@@ -36,7 +36,7 @@ def test_replicates_find_the_optimum_beside_theirs(law: str, series: str, replic
     records = read(shared("gadre.csv"), series=series)
     runs = records.take(order(records))
     posed, _ = pose(runs, LAWS[law])
-    drawn = draw(posed, groups(runs), replicates=200, rng=np.random.default_rng(0))
+    drawn = draw(posed, groups(runs), replicates=200, rng=np.random.default_rng(0)).counts
     many = replace(posed, weights=drawn, delta=np.repeat(posed.delta, 200))
     found = search_replicates(many, search(posed, STARTS).theta, STARTS)
     best: Solution = from_starts(_alone(many, replicate), 100)

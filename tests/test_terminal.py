@@ -28,6 +28,12 @@ def test_each_series_has_a_mark_and_its_best_point_a_plus() -> None:
     assert "low" in lines[-1] and "high" in lines[-1]
 
 
+def test_the_legend_of_many_series_breaks() -> None:
+    many = [Series(f"{10 + k}e+10", np.array([1.0, 2.0]), np.array([2.0, 1.0]) + k) for k in range(12)]
+    lines = text(many)
+    assert max(map(len, lines)) <= 60 and sum("e+10" in line for line in lines) == 3
+
+
 def test_one_point_and_none() -> None:
     assert sum(line.count(MARKS[0]) for line in text([Series("a", np.array([5.0]), np.array([1.0]))])[:-1]) == 1
     assert text([]) == text([Series("a", np.array([]), np.array([]))]) == []

@@ -232,3 +232,15 @@ def test_a_rehearsal_trains_in_memory_and_writes_nothing(make_run: MakeRun, tmp_
 def test_a_record_tells_unique_tokens(make_run: MakeRun) -> None:
     record = train(make_run(steps=3))
     assert record is not None and record.unique_tokens == record.tokens == 3 * 4 * 16
+
+
+def test_choices_that_do_nothing_or_do_harm_are_told(make_run: MakeRun, caplog: pytest.LogCaptureFixture) -> None:
+    alone = make_run(steps=2, sharding="fsdp")
+    bound = make_run(steps=2, optim={"optimizer": "sgd"}, model={"parametrization": "mup", "base_width": 8})
+    train(alone)
+    train(bound)
+    train(make_run(steps=2, optim={"optimizer": "sgd", "lr": 0.01}))
+    assert [record.getMessage() for record in caplog.records] == [
+        "sharding=fsdp spreads nothing over one device; give --devices N, or leave it out",
+        "SGD's rates carry over widths only without a bound on the gradient's norm; give --grad-clip None",
+    ]

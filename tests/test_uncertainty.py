@@ -1,12 +1,14 @@
 """python -m pytest tests/test_uncertainty.py"""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from isoflop.law.fit import fit
-from isoflop.law.uncertainty import bootstrap, generator, groups, interval, profile, regroup
+from isoflop.law.fit import check, fit, order, pose
+from isoflop.law.laws import LAWS
+from isoflop.law.uncertainty import bootstrap, draw, generator, groups, interval, profile, regroup
 from tests.runs import hoffmann240, isoflop_grid, runs
 
 TRUTH = {"E": 1.7, "A": 400.0, "B": 1200.0, "alpha": 0.34, "beta": 0.37}
@@ -83,6 +85,24 @@ def test_draws_that_never_suffice_are_refused() -> None:
         ValueError, match="of 1000 draws of 5 runs or trunks never hold enough different runs for a fit"
     ):
         bootstrap(fit(five), replicates=1000)
+
+
+def test_every_draw_could_be_fitted_by_itself() -> None:
+    """Ten runs of one size and one each of two others, as in a public table: a draw without those has no third size."""
+    N, D = np.array([0.8e8, *[1.4e8] * 10, 2.2e8]), np.geomspace(1e9, 1e11, 12)
+    some = runs(N, D, TRUTH["E"] + TRUTH["A"] * N ** -TRUTH["alpha"] + TRUTH["B"] * D ** -TRUTH["beta"])
+    some = some.take(order(some))
+    posed, _ = pose(some, LAWS["chinchilla"])
+    drawn, anew = draw(posed, groups(some), replicates=200, rng=generator(0))
+    assert anew > 100
+    for counts in drawn:
+        check(some.take(np.flatnonzero(counts)), LAWS["chinchilla"])
+    assert (drawn.sum(1) == 12).all() and (drawn[:, some.N != 1.4e8] > 0).all()
+    told = bootstrap(fit(some), replicates=20).records.notes[-1]
+    assert re.fullmatch(r"(\d+) of \d+ draws hold too few different runs or sizes for a fit and were drawn anew", told)
+    # Kaplan's law has no floor, so two sizes will do
+    posed, _ = pose(some, LAWS["kaplan"])
+    assert not (draw(posed, groups(some), replicates=200, rng=generator(0)).counts[:, [0, 11]] > 0).all()
 
 
 def test_the_fit_itself_is_unchanged() -> None:

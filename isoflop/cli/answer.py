@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import Positional
 
 from isoflop.config import PARTS
+from isoflop.counts import number_of
 from isoflop.report.words import Lang
 from isoflop.study.study import QuestionKind
 
@@ -145,7 +146,10 @@ def _noisy(run: Record, log: Path) -> Record:
 def _told(asks: str, found: Answer) -> str:
     lines = [asks, "", *textwrap.wrap(found.verdict, 118, initial_indent="  ", subsequent_indent="  "), ""]
     lines += [f"  {line}" for line in found.measured]
-    lines += ["", f"  {found.runs} runs" + (f", left out: {'; '.join(found.left_out)}" if found.left_out else "")]
+    lines += [
+        "",
+        f"  {number_of(found.runs, 'run')}" + (f", left out: {'; '.join(found.left_out)}" if found.left_out else ""),
+    ]
     lines += ["", "  What others found"]
     for cited in found.literature:
         lines += textwrap.wrap(f"{cited.source}: {cited.says}", 116, initial_indent="    ", subsequent_indent="      ")

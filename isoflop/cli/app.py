@@ -14,7 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import Any, NamedTuple
 
 from isoflop.counts import parse
@@ -91,14 +91,28 @@ def call(command: Command, args: Sequence[str], *, prog: str) -> None:
     except SystemExit as leave:
         if not leave.code:
             raise
-        raise ValueError(_one_line(said.getvalue(), prog)) from None
-    if unknown and not unknown[0].startswith("-"):
-        raise ValueError(f"{prog} has no place for {unknown[0]!r}; quote what belongs together, see `{prog} --help`")
-    if unknown:
         flags = _flags(_binder(ready), options)
-        listed = getattr(command, "options", lambda args: "")(list(args)) or f"`{prog} --help` lists them"
-        raise ValueError(f"{prog} has no option {unknown[0]!r}{_nearest(unknown[0], flags)}; {listed}")
+        if strange := [arg for arg in args if arg.startswith("--") and _spelt(arg) not in flags]:
+            raise _unknown(strange[0], flags, command, args, prog) from None
+        told = _sentence(_message(said.getvalue()), command, prog)
+        raise ValueError(f"{told}; `{prog} --help` explains each option") from None
+    if unknown and not unknown[0].startswith("-"):
+        raise _misplaced(unknown[0], args, prog)
+    if unknown:
+        raise _unknown(unknown[0], _flags(_binder(ready), options), command, args, prog)
     bound()
+
+
+def _misplaced(word: str, args: Sequence[str], prog: str) -> ValueError:
+    before = next((one for one, after in pairwise(args) if after == word), "")
+    if before.startswith("--") and "=" not in before:
+        return ValueError(f"{before} is a switch and takes no value; leave {word!r} out")
+    return ValueError(f"{prog} has no place for {word!r}; quote what belongs together, see `{prog} --help`")
+
+
+def _unknown(flag: str, flags: list[str], command: Command, args: Sequence[str], prog: str) -> ValueError:
+    listed = getattr(command, "options", lambda args: "")(list(args)) or f"`{prog} --help` lists them"
+    return ValueError(f"{prog} has no option {flag!r}{_nearest(flag, flags)}; {listed}")
 
 
 def _flags(command: Callable[..., Any], options: Mapping[str, Any]) -> list[str]:
@@ -164,7 +178,7 @@ def parse_count(text: str) -> float:
 def _whole(text: str) -> int:
     value = parse_count(text)
     if not (math.isfinite(value) and value.is_integer()):
-        raise ValueError(f"{text!r} must be a whole number")
+        raise ValueError(f"{text!r} must be a whole number; write it without a fraction")
     return int(value)
 
 
@@ -190,13 +204,16 @@ def _counts() -> Any:
     return registry
 
 
+def _spelt(flag: str) -> str:
+    return flag.split("=")[0].replace("_", "-")
+
+
 def _nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    spelt = name.split("=")[0].replace("_", "-")
-    close = difflib.get_close_matches(spelt, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(_spelt(name), list(known), n=1, cutoff=0.5)
     return f", perhaps you meant {close[0]!r}" if close else ""
 
 
-def _one_line(box: str, prog: str) -> str:
+def _message(box: str) -> str:
     """Take the message out of the parser's framed answer: what stands between its title and the next rule."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     lines = [line.strip("│╭╮╰╯| ") for line in plain.splitlines()][1:]
@@ -206,15 +223,51 @@ def _one_line(box: str, prog: str) -> str:
             message.append(line.strip())
         elif message:
             break
-    told = " ".join(message)
-    # of an option that may be left out the parser keeps to itself what the number's reader said
-    if match := re.fullmatch(r"Error parsing (\S+): no type matching .*(INT|FLOAT) .* from \['(.*)'\]\.?", told):
-        try:
-            {"INT": _whole, "FLOAT": parse_count}[match[2]](match[3])
-        except ValueError as error:
-            told = f"{match[1]} {error}"
-    said = re.sub(r"^Error parsing \w+: ", "", told).rstrip(".")
-    return f"{said}; `{prog} --help` explains each option"
+    return " ".join(message).rstrip(".")
+
+
+def _sentence(told: str, command: Command, prog: str) -> str:
+    """Say in isoflop's words what the parser found: the option, the value, the remedy."""
+    if re.match(r"Missing from |Missing value for argument '[^-]", told):
+        lacking = [
+            f"{name} ({help[:1].lower()}{help[1:]})"
+            for name, help in _required(command)
+            if help in told or repr(name.lower()) in told
+        ]
+        return f"{prog} needs {' and '.join(lacking)}, as in `{prog} {_usage(command)}`"
+    if match := re.fullmatch(r"Missing value for argument '(-\S+?)'.*", told):
+        return f"{match[1]} stands without a value; write one after it, or leave it out"
+    if match := re.fullmatch(r"invalid choice '(.*)' for argument '(\S+?)'\. Expected one of \((.*)\)", told):
+        choices = re.findall(r"'([^']*)'", match[3])
+        return f"{match[2]} {match[1]} is not known{_nearest(match[1], choices)}; choose one of {', '.join(choices)}"
+    if match := re.fullmatch(r"Error parsing (-\S+): .* (?:from|arguments:) \[(.*)\]", told):
+        # of an option that may be left out or repeated the parser keeps to itself what the number's reader said
+        for text in re.findall(r"'([^']*)'", match[2]):
+            for reader in (parse_count, _whole):
+                try:
+                    reader(text)
+                except ValueError as error:
+                    return f"{match[1]} {error}"
+    return re.sub(r"^Error parsing (-\S+): ", r"\1 ", re.sub(r"^Error parsing \w+: ", "", told))
+
+
+def _required(command: Command) -> list[tuple[str, str]]:
+    """What must be given, as it is written, with the first words that the help says of it."""
+    lines = dict(re.findall(r"^ +(\w+): ([^:;.]+)", inspect.getdoc(command) or "", re.MULTILINE))
+    return [(_written(flag), lines.get(flag.name, "")) for flag in _obligatory(command)]
+
+
+def _obligatory(command: Command) -> list[inspect.Parameter]:
+    return [flag for flag in inspect.signature(command).parameters.values() if flag.default is flag.empty]
+
+
+def _written(flag: inspect.Parameter) -> str:
+    dashed = flag.name.replace("_", "-")
+    return f"--{dashed}" if flag.kind is flag.KEYWORD_ONLY else dashed.upper()
+
+
+def _usage(command: Command) -> str:
+    return " ".join(_written(flag) + (" …" * (flag.kind is flag.KEYWORD_ONLY)) for flag in _obligatory(command))
 
 
 def _os_sentence(error: OSError) -> str:
@@ -249,7 +302,8 @@ def _overview() -> str:
         [
             "usage: isoflop COMMAND [OPTIONS]      `isoflop COMMAND --help` explains one",
             "",
-            "From a folder of text to token files, Transformers, and studies of runs:",
+            "From a folder of text to token files, Transformers, and studies of runs. With --json each prints one JSON",
+            "object on standard output, at its end; progress, warnings and errors go to standard error.",
             "",
             *_rows(VERBS),
         ]
@@ -266,7 +320,7 @@ VERBS: Mapping[str, Verb] = {
     "import": Verb("isoflop.cli.models:import_model", "make a run of a Llama or GPT-2 folder"),
     "study plan": Verb("isoflop.cli.price:plan", "show a study's runs, time and price before it starts"),
     "study run": Verb("isoflop.cli.study:run", "train the runs of a study, here, on Slurm or on Ray"),
-    "study status": Verb("isoflop.cli.study:status", "show what of a study is done"),
+    "study status": Verb("isoflop.cli.status:status", "show what of a study is done, under way or lost"),
     "study answer": Verb("isoflop.cli.answer:answer", "answer the question that a study asks, with its uncertainty"),
     "study cancel": Verb("isoflop.cli.study:cancel", "call runs off, wherever they are trained"),
     "study retry": Verb("isoflop.cli.study:retry", "let failed and cancelled runs be tried again"),

@@ -43,7 +43,7 @@ def backtest(
         cut: Largest FLOPs over those fitted; several may be given.
         bootstrap: Times that the runs are drawn again for approach 3's interval.
         seed: Seed of the draws.
-        json: Print a JSON list, one object for each series and cut.
+        json: Print JSON lines: an object for each series and cut; what is left out is told on standard error.
     """
     from isoflop.law.backtest import check_wish
     from isoflop.sources.series import names
@@ -56,8 +56,10 @@ def backtest(
     if not done:
         raise ValueError(f"nothing of {source} can be back-tested; {refused[-1]}")
     if json:
-        print(json_module.dumps([{"series": name, **made.to_dict()} for name, made in done]))
-        print("".join(f"{reason}\n" for reason in refused), end="", file=sys.stderr)
+        for name, made in done:
+            print(json_module.dumps({"series": name, **made.to_dict()}))
+        for reason in refused:
+            print(f"isoflop: {reason}", file=sys.stderr)
     else:
         print(_report(done, refused))
 

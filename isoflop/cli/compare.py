@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
+from isoflop.counts import number_of
 from isoflop.report.words import Lang
 from isoflop.sources.columns import GUESSED, Columns
 
@@ -82,8 +83,8 @@ def _report(made: Comparison, path: Path) -> str:
     lines = [
         f"A = {made.sources[0]}",
         f"B = {made.sources[1]}",
-        f"counted in {unit}; floor L∞ {made.floor}; {_pairs(made.pairs)} of one budget (and seed, where both say it), "
-        f"correlation of their noise {made.correlation:.2f}",
+        f"counted in {unit}; floor L∞ {made.floor}; {number_of(made.pairs, 'pair')} of one budget (and seed, where "
+        f"both say it), correlation of their noise {made.correlation:.2f}",
         "",
         f"  {'':<3} {'L∞':>26} {'α':>26}",
     ]
@@ -95,10 +96,6 @@ def _report(made: Comparison, path: Path) -> str:
         note = "" if row.trained else "   extrapolated"
         lines.append(f"  {row.x:>10.3g} {_number(row.multiplier):>16} {known:>22}{note}")
     return "\n".join([*lines, "", f"  {made.verdict}", f"  drawn in {path}"])
-
-
-def _pairs(count: int) -> str:
-    return "1 pair" if count == 1 else f"{count} pairs"
 
 
 def _number(value: float | None) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import json as json_module
 import os
 import shlex
-import sys
 import time
 from pathlib import Path
 
 import isoflop
-from isoflop.cli.app import main
+from isoflop.cli.steps import step
 
 
-def demo(*, small: bool = False, out: str | None = None, seed: int = 0) -> None:
+def demo(*, small: bool = False, out: str | None = None, seed: int = 0, json: bool = False) -> None:
     """Go the whole way once: train a study on Python's own sources, fit the law, forecast a larger run, train it.
 
     Each step is a command of its own, printed before it runs; what is done already is not done again.
@@ -21,11 +21,13 @@ def demo(*, small: bool = False, out: str | None = None, seed: int = 0) -> None:
         small: Twelve smaller runs, a minute instead of five.
         out: Folder of the study; None: its name, with the seed unless that is 0.
         seed: Seed of the training runs.
+        json: Print what each step answers, as one JSON object.
     """
     name = "demo-small" if small else "demo"
     folder = out or (name if seed == 0 else f"{name}-{seed}")
     began = time.monotonic()
-    for said, step in (
+    answers = {}
+    for said, words in (
         ("Train the study: its budgets, and several sizes at each", ["study", "run", _file(name), "--out", folder]),
         ("Fit the law to its runs", ["fit", folder]),
         ("Write down what a larger run will reach, before it exists", ["lock", folder]),
@@ -33,11 +35,12 @@ def demo(*, small: bool = False, out: str | None = None, seed: int = 0) -> None:
         ("Set forecast and measurement side by side", ["score", folder]),
         ("Draw the figures and the page", ["render", folder]),
     ):
-        step = [*step, "--seed", str(seed)] if step[:2] == ["study", "run"] and "--out" in step else step
-        print(f"\n# {said}\n$ isoflop {shlex.join(step)}", flush=True)
-        if code := main(step):
-            sys.exit(code)
-    print(f"\nDone in {time.monotonic() - began:.0f} s.")
+        words = [*words, "--seed", str(seed)] if words[:2] == ["study", "run"] and "--out" in words else words
+        if not json:
+            print(f"\n# {said}\n$ isoflop {shlex.join(words)}", flush=True)
+        answers[shlex.join(words)] = step(words, json=json)
+    seconds = time.monotonic() - began
+    print(json_module.dumps({"seconds": seconds, "steps": answers}) if json else f"\nDone in {seconds:.0f} s.")
 
 
 def _file(name: str) -> str:

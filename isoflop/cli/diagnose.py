@@ -6,7 +6,9 @@ import json as json_module
 
 from tyro.conf import Positional
 
+from isoflop.cli.law import waiting
 from isoflop.cli.target import Count
+from isoflop.counts import number_of
 from isoflop.sources.columns import GUESSED, Columns
 
 
@@ -33,12 +35,14 @@ def diagnose(
     from isoflop.sources import read
 
     records = read(source, series=series, columns=columns)
-    found = ask(records if params_count is None else records.under(params_count), law=law)
+    records = records if params_count is None else records.under(params_count)
+    with waiting(quiet=json) as step:
+        found = ask(records, law=law, tell=step)
     if json:
         print(json_module.dumps(found.to_dict()))
         return
     runs = found.fit.records
-    print(f"{law}: {len(runs)} runs of {runs.source} · N counted as {runs.convention}")
+    print(f"{law}: {number_of(len(runs), 'run')} of {runs.source} · N counted as {runs.convention}")
     print("".join(f"  note: {note}\n" for note in runs.notes))
     for finding in found.findings:
         print(f"  {SIGNS[finding.level]} {finding.check}: {finding.sentence}")

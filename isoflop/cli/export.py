@@ -10,6 +10,8 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from isoflop.counts import number_of
+
 
 def export(folder: Positional[str], *, out: str | None = None, json: bool = False) -> None:
     """Write a study as NAME.json (everything) and NAME.parquet (a row a run), from which `isoflop fit` fits elsewhere.
@@ -46,7 +48,7 @@ def export(folder: Positional[str], *, out: str | None = None, json: bool = Fals
         print(json_module.dumps({"runs": len(whole.runs), "files": [str(path) for path in written]}))
         return
     for path in written:
-        print(f"{path}: {len(whole.runs)} runs; `isoflop fit {path}` fits them")
+        print(f"{path}: {number_of(len(whole.runs), 'run')}; `isoflop fit {path}` fits them")
     if len(written) == 1:
         print("a Parquet file needs pyarrow; install it with `pip install 'isoflop[parquet]'`")
 

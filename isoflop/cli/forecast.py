@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
+from isoflop.cli.hardware import HARDWARE, Hardware
 from isoflop.cli.target import WANTED, Target, Wanted, counting, read_source, records_of, with_shape
 from isoflop.sources.columns import GUESSED, Columns
 
@@ -153,9 +154,7 @@ def optimal(
     source: Positional[str | None] = None,
     *,
     flops: tuple[float, ...] = (),
-    gpu_hours: float | None = None,
-    device: str = "h100",
-    mfu: float = 0.4,
+    hardware: Hardware = HARDWARE,
     published: str | None = None,
     series: str | None = None,
     columns: Columns = GUESSED,
@@ -165,44 +164,34 @@ def optimal(
     """Find the size and the tokens that give the lowest loss for a budget: `isoflop optimal demo --flops 1e13 1e14`.
 
     SOURCE is a study, a table of runs, or a fit.json; --published asks the law of a paper instead. The budget is
-    --flops, one or several, or --gpu-hours on a device at a share of its peak.
+    --flops, one or several, or --device with --gpu-hours or --hours.
 
     Args:
         source: Where the runs are.
         flops: C, training FLOPs of each budget.
-        gpu_hours: Hours of one device instead, all devices together.
-        device: Device of --gpu-hours.
-        mfu: Part of the device's peak that training reaches (model FLOPs utilisation).
+        hardware: The budget as time of devices.
         published: Constants of a paper instead of a source: hoffmann2022, besiroglu2024, kaplan2020, ….
         series: The series of a table that holds several.
         columns: Which columns mean what, where their names do not tell.
         seed: Seed of the draws for the intervals.
         json: Print JSON.
     """
-    budgets = _budgets(flops, gpu_hours, device, mfu)
+    budgets = _budgets(flops, hardware)
     if published is not None:
         answer = _optima_published(published, source, budgets)
     elif source is None:
         raise ValueError("say where the runs are, `isoflop optimal SOURCE`, or ask a published law with --published")
     else:
         answer = _optima(source, series, columns, budgets, seed)
-    if gpu_hours is not None:
-        answer["notes"] = [*answer["notes"], f"{gpu_hours:g} hours of one {device} at {mfu:.0%} of its peak (MFU)"]
-    print(json_module.dumps(answer) if json else _told_optima(answer))
+    for row in answer["budgets"]:
+        row |= hardware.bill(row["flops"])
+    print(json_module.dumps(answer) if json else _told_optima(answer, hardware))
 
 
-def _budgets(flops: tuple[float, ...], gpu_hours: float | None, device: str, mfu: float) -> tuple[float, ...]:
-    from isoflop.record import of_a_run
-
-    if (gpu_hours is None) == (not flops):
-        raise ValueError("say the budget: --flops, or --gpu-hours with --device and --mfu")
-    if gpu_hours is not None:
-        from isoflop.devices import flops_of_hours
-
-        flops = (flops_of_hours(device, count=1, hours=gpu_hours, mfu=mfu),)
-    for value in flops:
-        of_a_run(f"--flops {value:g}", value)
-    return flops
+def _budgets(flops: tuple[float, ...], hardware: Hardware) -> tuple[float, ...]:
+    if len(flops) > 1 and hardware.gpu_hours is None and hardware.hours is None:
+        return tuple(hardware.flops(value) for value in flops)
+    return (hardware.flops(flops[0] if flops else None),)
 
 
 def _optima_published(name: str, source: str | None, budgets: tuple[float, ...]) -> dict[str, Any]:
@@ -268,7 +257,7 @@ def _plain(interval: Interval) -> dict[str, float | None]:
     return {name: None if value is None else float(value) for name, value in interval._asdict().items()}
 
 
-def _told_optima(answer: dict[str, Any]) -> str:
+def _told_optima(answer: dict[str, Any], hardware: Hardware) -> str:
     brackets = "; 90 % intervals in brackets" if answer["budgets"][0]["loss"]["low"] is not None else ""
     lines = [f"{answer['runs']}, N {counting(answer['params_convention'])}{brackets}"]
     for row in answer["budgets"]:
@@ -278,6 +267,7 @@ def _told_optima(answer: dict[str, Any]) -> str:
             told = (f"{label} = {_short(found[key])}" for key, label in _LABELS.items())
             lines.append(f"  {name:<11} {'   '.join(told)}")
         lines.append(f"  {'loss there':<11} {_short(row['loss'])} nats per token")
+        lines += [f"  {'time':<11} {line}" for line in hardware.told(row["flops"])]
     farthest = max((row.get("reach") or 0.0 for row in answer["budgets"]), default=0.0)
     return "\n".join([*lines, *(f"note: {note}" for note in [*_warned(farthest), *answer["notes"]])])
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from isoflop.cli.target import Count
+from isoflop.counts import number_of
 from isoflop.sources.columns import GUESSED, Columns
 
 GroupBy = Literal["group", "params", "tokens", "budget"]
@@ -70,9 +71,9 @@ def fit(
     records = regroup(records if params_count is None else records.under(params_count), group)
     fitted = fit_law(records, law=law, objective=objective)
     fitted = replace(fitted, records=_noted(records, law))
-    with _bar(quiet=json) as step:
+    with waiting(quiet=json) as step:
         if bootstrap:
-            step(f"{bootstrap} draws of {len(records)} runs")
+            step(f"{number_of(bootstrap, 'draw')} of {number_of(len(records), 'run')}")
             fitted = resample(fitted, replicates=bootstrap, seed=seed)
         step("four approaches")
         budget = BEYOND * float(records.C.max()) if target is None else target
@@ -89,7 +90,7 @@ BEYOND = 10.0
 
 
 @contextmanager
-def _bar(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+def waiting(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     """Show on a terminal what is computed and for how long; how long it will take depends on the runs."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -148,7 +149,8 @@ def _report(result: dict[str, Any], path: Path, *, chosen: bool) -> str:
     told = (LAWS[result["law"]].formula.__doc__ or "").split("\n")[0].rstrip(".")
     formula = f"{result['law']}: {told}"
     lines = [
-        f"{formula} · {result['runs']} runs of {result['source']} · N counted as {result['params_convention']}",
+        f"{formula} · {number_of(result['runs'], 'run')} of {result['source']} · "
+        f"N counted as {result['params_convention']}",
         *(f"  note: {note}" for note in result["notes"]),
         "",
         f"  {'':<6} {'value':>10} {'90 % interval':>24}   status",

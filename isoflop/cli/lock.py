@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
+from isoflop.cli.hardware import HARDWARE, Hardware
 from isoflop.cli.target import WANTED, Wanted, counting, records_of, with_shape
+from isoflop.counts import number_of
 from isoflop.sources.columns import GUESSED, Columns
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ def lock(
     source: Positional[str],
     *,
     run: Wanted = WANTED,
+    hardware: Hardware = HARDWARE,
     series: str | None = None,
     columns: Columns = GUESSED,
     out: str | None = None,
@@ -37,6 +40,7 @@ def lock(
     Args:
         source: Where the runs are.
         run: The run that is forecast.
+        hardware: Its FLOPs as time of devices.
         series: The series of a table that holds several.
         columns: Which columns mean what, where their names do not tell.
         out: File for the forecast, such as big.forecast.json; None: forecast.json in the study's folder.
@@ -45,7 +49,7 @@ def lock(
     from isoflop.study.locked import FORECAST, lock_target
     from isoflop.study.locked import lock as write_down
 
-    folder = Path(source)
+    run, folder = hardware.of(run), Path(source)
     path, stood = Path(out) if out else folder / FORECAST, False
     if not run.anything:
         if not folder.is_dir():
@@ -61,7 +65,9 @@ def lock(
         inputs = sorted(folder.glob("**/record.json")) if folder.is_dir() else [folder]
         locked = write_down(records, path, N=N, D=D, C=C, inputs=inputs)
     where = "it stands unchanged in" if stood else "written to"
-    print(json_module.dumps(asdict(locked)) if json else f"{_told_locked(locked)}\n  {where} {path}")
+    bill = {} if hardware.device is None else hardware.bill(locked.flops)
+    said = "".join(f"\n  time      {line}" for line in hardware.told(locked.flops))
+    print(json_module.dumps(asdict(locked) | bill) if json else f"{_told_locked(locked)}{said}\n  {where} {path}")
 
 
 lock.prepare = with_shape(lock)  # type: ignore[attr-defined]
@@ -72,12 +78,8 @@ def _told_locked(locked: Locked) -> str:
         f"{f'run {locked.run}' if locked.run else 'the run'}: N = {locked.params:.4g} "
         f"({counting(locked.params_convention)}), D = {locked.tokens:.4g} tokens, C = {locked.flops:.4g} FLOPs\n"
         f"  forecast  {locked.loss:.4f} nats per token, {_percent(locked)} interval {locked.low:.4f} to "
-        f"{locked.high:.4f}\n  {locked.basis}; from {_count(len(locked.inputs), 'file')}, {locked.made}"
+        f"{locked.high:.4f}\n  {locked.basis}; from {number_of(len(locked.inputs), 'file')}, {locked.made}"
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _percent(locked: Locked) -> str:

@@ -30,6 +30,7 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
+    json: bool = False,
 ) -> None:
     """Continue a prompt with a trained model: `isoflop generate runs/ID "def main("`.
 
@@ -41,6 +42,7 @@ def generate(
         top_k: Draw from the k likeliest tokens only.
         top_p: Draw from the fewest tokens whose probabilities reach p.
         seed: Seed of the draws.
+        json: Print the text as JSON, prompt and continuation apart.
     """
     if prompt and (Path(prompt) / "config.json").exists():
         raise ValueError(f"{run} and {prompt} are two runs, but a text goes on from one; name one, then the prompt")
@@ -64,7 +66,14 @@ def generate(
         end_of_text=tokenizer.end_of_text,
         seed=seed,
     )
-    print(prompt + tokenizer.decode([i for i in new if i != tokenizer.end_of_text]))
+    text = tokenizer.decode([i for i in new if i != tokenizer.end_of_text])
+    if json:
+        ended = bool(new) and new[-1] == tokenizer.end_of_text
+        print(
+            json_module.dumps({"prompt": prompt, "text": text, "tokens": len(new), "ended": ended}, ensure_ascii=False)
+        )
+        return
+    print(prompt + text)
 
 
 def evaluate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
@@ -12,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
+from isoflop.cli.hardware import HARDWARE, Hardware
 from isoflop.cli.plan import basis_of
 from isoflop.cli.target import Count, counting
 from isoflop.config import LENGTHS, PARTS, ModelConfig, RunConfig
+from isoflop.counts import number_of
 from isoflop.flops import compute, params_by_convention
 from isoflop.law.laws import LAWS
 from isoflop.law.shape import family
@@ -42,6 +45,8 @@ class Going:
     """Stop when the forecast's 90 % interval lies within ± this part of the loss, such as 0.02; None: go on."""
     workers: int | None = None
     """Runs at once; None: one a GPU or a core."""
+    all_rounds: bool = False
+    """Print the rounds of earlier calls again; else only that they were."""
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or (self.until_width is not None and not self.until_width > 0):
@@ -54,7 +59,8 @@ GOING = Going()
 def next_runs(
     source: Positional[str],
     *,
-    flops: float,
+    flops: float | None = None,
+    hardware: Hardware = HARDWARE,
     law: str = "chinchilla",
     target: float | None = None,
     overhead: float | None = None,
@@ -78,6 +84,7 @@ def next_runs(
     Args:
         source: The runs so far: a study's folder, a table, or a fit.json.
         flops: FLOPs to spend on all of them.
+        hardware: The same as time of devices.
         law: Law of N and D that is fitted, such as chinchilla or coupled; a fit.json has its own.
         target: FLOPs of the forecast that they should improve; None: ten times the largest run, the new ones included.
         overhead: FLOPs that a run costs beside its own; None: a three-hundredth of --flops.
@@ -89,10 +96,11 @@ def next_runs(
         columns: Which columns mean what, where their names do not tell.
         run: Train the runs, in rounds: SOURCE is a study's folder, and --flops pay for all its rounds together.
         going: How far rounds go.
-        json: Print the advice as JSON; of rounds, one object each.
+        json: Print the advice as JSON; with --run, all rounds at the end.
     """
     from isoflop.law.advise import advise
 
+    allowance = hardware.flops(flops)
     if law not in LAWS:
         raise ValueError(f"--law {law} is not known; choose one of {', '.join(LAWS)}")
     given = (target, overhead, noise, smallest, most)
@@ -100,19 +108,24 @@ def next_runs(
     if run:
         if params_count not in (None, "compute") or series is not None or columns != GUESSED:
             raise ValueError("--run counts N as compute, and a study has no columns; leave these options out")
-        from isoflop.cli.rounds import run_rounds
-
-        return run_rounds(Path(source), going, allowance=flops, law=law, json=json, **wishes)
+        return _train(Path(source), going, hardware, allowance=allowance, law=law, json=json, **wishes)
     if going != GOING:
-        raise ValueError("--rounds, --until-width and --workers belong to --run; add it, or leave them out")
+        raise ValueError("--rounds, --workers and the like belong to --run; add it, or leave them out")
     basis = basis_of(source, None, count=params_count, series=series, columns=columns, form=law, bootstrap=0)
     fit = basis.fit
     assert fit is not None
-    told = advise(fit, flops, **wishes)
-    _tell(told, fit, basis.notes, _out(source), json=json)
+    told = advise(fit, allowance, **wishes)
+    _tell(told, fit, basis.notes, _out(source), hardware, json=json)
 
 
-def _tell(told: Advice, fit: Fit, notes: tuple[str, ...], out: str, *, json: bool) -> None:
+def _train(folder: Path, going: Going, hardware: Hardware, *, allowance: float, **wishes: Any) -> None:
+    from isoflop.cli.rounds import run_rounds
+
+    print("".join(f"the allowance: {line}\n" for line in hardware.told(allowance)), end="", file=sys.stderr)
+    run_rounds(folder, going, allowance=allowance, **wishes)
+
+
+def _tell(told: Advice, fit: Fit, notes: tuple[str, ...], out: str, hardware: Hardware, *, json: bool) -> None:
     recipe = _recipe(fit.records)
     if recipe is not None:
         told = replace(told, runs=_joined(_real(one, fit, recipe) for one in told.runs))
@@ -123,9 +136,10 @@ def _tell(told: Advice, fit: Fit, notes: tuple[str, ...], out: str, *, json: boo
         for one in told.runs:
             rows.append({**asdict(one), **_trained(one, fit.records, recipe, out, f"{first + seeds[one]}")})
             seeds[one] += 1
-        print(json_module.dumps({**asdict(told), "runs": rows}))
+        print(json_module.dumps({**asdict(told), "runs": rows, **hardware.bill(told.spent)}))
     else:
-        print(_advice(told, fit, recipe, out, notes))
+        bill = [f"  together: {line}" for line in hardware.told(told.spent)]
+        print(_advice(told, fit, recipe, out, notes, bill))
 
 
 def _joined(runs: Iterable[Run]) -> tuple[Run, ...]:
@@ -214,12 +228,12 @@ def _flag(name: str, value: Any) -> list[str]:
     return [f"--{flag}", f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)]
 
 
-def _advice(told: Advice, fit: Fit, recipe: RunConfig | None, out: str, notes: tuple[str, ...]) -> str:
+def _advice(told: Advice, fit: Fit, recipe: RunConfig | None, out: str, notes: tuple[str, ...], bill: list[str]) -> str:
     records = fit.records
     shape = "" if recipe is None else f" {'d_model':>7} {'layers':>6} {'heads':>5}"
     lines = [
-        f"{len(told.runs)} runs for {told.spent:.3g} of {told.allowance:.3g} FLOPs, after those of {records.source}; "
-        f"{fit.law}, N {counting(records.convention)}; noise of ln loss {told.noise:.2g}",
+        f"{number_of(len(told.runs), 'run')} for {told.spent:.3g} of {told.allowance:.3g} FLOPs, after those of "
+        f"{records.source}; {fit.law}, N {counting(records.convention)}; noise of ln loss {told.noise:.2g}",
         "",
         f"  {'times':>5}{shape} {'N':>9} {'tokens':>9} {'FLOPs':>9} {'loss':>8}  for",
     ]
@@ -237,7 +251,7 @@ def _advice(told: Advice, fit: Fit, recipe: RunConfig | None, out: str, notes: t
             f"  {times:>5} {''.join(f'{column} ' for column in columns) if recipe else ''}{run.params:>9.3g} "
             f"{run.tokens:>9.3g} {run.flops:>9.3g} {run.loss:>8.4f}  {run.why}{trunk}"
         )
-    lines += ["", *_meant(told), *(f"  note: {note}" for note in (*notes, *told.notes))]
+    lines += ["", *bill, *_meant(told), *(f"  note: {note}" for note in (*notes, *told.notes))]
     return "\n".join(lines + (["", *commands] if commands else []))
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json as json_module
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
+from isoflop.cli.hardware import HARDWARE, Hardware
 from isoflop.cli.target import Count, read_source
 from isoflop.config import ModelConfig
-from isoflop.devices import flops_of_hours, hours_of_flops
+from isoflop.counts import number_of
 from isoflop.law.shape import OUTSIDE, Wishes, in_family, outside
 from isoflop.presets import PRESETS, PresetName, preset
-from isoflop.record import of_a_run
 from isoflop.sources.columns import GUESSED, Columns
 
 if TYPE_CHECKING:
@@ -22,36 +22,15 @@ if TYPE_CHECKING:
     from isoflop.law.plan import Plan
 
 
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What there is to spend: --flops, or --device with --hours."""
-
-    flops: float | None = None
-    """Training FLOPs."""
-    device: str | None = None
-    """Accelerator, such as h100 or tpu-v5p, which turns hours into FLOPs and FLOPs into hours."""
-    count: int = 1
-    """How many of them."""
-    hours: float | None = None
-    """Hours on the clock, instead of --flops."""
-    mfu: float = 0.4
-    """Part of their peak that training reaches (arXiv:2407.21783 reports 0.38 to 0.43 for 405B parameters)."""
-    price: float | None = None
-    """Price of one device for one hour, in any currency."""
-
-    def __post_init__(self) -> None:
-        if self.price is not None and not 0 <= self.price < math.inf:
-            raise ValueError(f"--price {self.price:g} of a device for an hour must be 0 or more")
-
-
-BUDGET, WISHES = Budget(), Wishes()
+WISHES = Wishes()
 
 
 def plan(
     source: Positional[str | None] = None,
     *,
     published: str | None = None,
-    budget: Budget = BUDGET,
+    flops: float | None = None,
+    hardware: Hardware = HARDWARE,
     wishes: Wishes = WISHES,
     preset: PresetName | None = None,
     vocab_size: int | None = None,
@@ -65,13 +44,14 @@ def plan(
 ) -> None:
     """Turn a budget into a model that can be built, its tokens, batch and learning rate, and the loss to expect.
 
-    The budget is --flops, or --device with --hours. SOURCE is a study's folder, a table of runs or a fit.json; or
-    give --published with the name of a paper's law.
+    The budget is --flops, or --device with --gpu-hours or --hours. SOURCE is a study's folder, a table of
+    runs or a fit.json; or give --published with the name of a paper's law.
 
     Args:
         source: Where the runs or the fit are.
         published: Constants of a paper instead, such as hoffmann2022 or besiroglu2024.
-        budget: What there is to spend.
+        flops: C, training FLOPs.
+        hardware: The budget as time of devices.
         wishes: What the plan must keep to.
         preset: Parts of the model; None: as the runs', or llama where they do not know theirs.
         vocab_size: Token ids; None: as the preset or the runs; else 32000, and fewer where these would fill the model.
@@ -86,7 +66,7 @@ def plan(
     from isoflop.law.basis import with_repetition
     from isoflop.law.plan import plan as make_plan
 
-    flops = flops_of(budget)
+    C = hardware.flops(flops)
     basis = basis_of(
         source, published, count=params_count, series=series, columns=columns, bootstrap=bootstrap, seed=seed
     )
@@ -95,31 +75,10 @@ def plan(
     if preset is None and (own := _own(basis)):
         wishes = in_family(wishes, own)
     given = {"vocab_size": vocab_size, "context_length": context_length}
-    model, note = _model_of(
-        basis, flops, preset, {key: value for key, value in given.items() if value is not None}, wishes
-    )
-    made = make_plan(replace(basis, notes=(*basis.notes, *note)), flops, model, wishes)
-    bill = _bill(made, budget)
-    print(json_module.dumps({**made.to_dict(), **bill}) if json else _report(made, bill))
-
-
-def flops_of(budget: Budget) -> float:
-    """Return the FLOPs that are given, or those of the device's hours.
-
-    Raises:
-        ValueError: neither or both are given, or hours of no device.
-    """
-    flops, hours = budget.flops, budget.hours
-    if (flops is None) == (hours is None):
-        said = "neither" if flops is None else "both"
-        raise ValueError(f"a budget is --flops, or --hours with --device, but {said} was given; give one of them")
-    if flops is not None:
-        of_a_run(f"--flops {flops:g}", flops)
-        return flops
-    assert hours is not None
-    if budget.device is None:
-        raise ValueError(f"--hours {hours:g} needs --device, whose peak turns hours into FLOPs; give one, such as h100")
-    return flops_of_hours(budget.device, budget.count, hours, budget.mfu)
+    model, note = _model_of(basis, C, preset, {key: value for key, value in given.items() if value is not None}, wishes)
+    made = make_plan(replace(basis, notes=(*basis.notes, *note)), C, model, wishes)
+    bill = hardware.bill(made.flops)
+    print(json_module.dumps({**made.to_dict(), **bill}) if json else _report(made, hardware.told(made.flops)))
 
 
 def basis_of(
@@ -191,46 +150,32 @@ def _model_of(
     return model, (f"{note}model of {N:.3g} parameters; --vocab-size and --context-length choose others",)
 
 
-def _bill(made: Plan, budget: Budget) -> dict[str, float | None]:
-    if budget.device is None:
-        if budget.price is not None:
-            raise ValueError(f"--price {budget.price:g} is for an hour of a device; give --device too")
-        return {"hours": None, "cost": None}
-    hours = hours_of_flops(budget.device, budget.count, made.flops, budget.mfu)
-    return {"hours": hours, "cost": None if budget.price is None else budget.price * budget.count * hours}
-
-
-def _report(made: Plan, bill: dict[str, float | None]) -> str:
+def _report(made: Plan, bill: list[str]) -> str:
     model, counts = made.model, made.params
     batch = made.batch_size * model.context_length
     lines = [
         f"plan for {made.budget:.3g} FLOPs by {made.basis}; N counted as {made.convention}",
         "",
-        f"  shape       d_model {model.d_model}, {_some(model.num_layers, 'layer')}, {_some(model.heads, 'head')} of "
-        f"{model.head_size}, d_ff {model.mlp_width}, vocabulary {model.vocab_size}, context {model.context_length}",
+        f"  shape       d_model {model.d_model}, {number_of(model.num_layers, 'layer')}, "
+        f"{number_of(model.heads, 'head')} of {model.head_size}, "
+        f"d_ff {model.mlp_width}, vocabulary {model.vocab_size}, context {model.context_length}",
         f"  parameters  {counts['total']:.3g} in all: body {counts['body']:.3g}, embedding {counts['embedding']:.3g}, "
         f"read-out {'tied' if model.tied_head else format(counts['head'], '.3g')}, norms {counts['norms']:.3g}; "
         f"compute count {counts['compute']:.3g}",
         f"  tokens      {made.tokens:.4g}, {made.tokens / counts[made.convention]:.3g} for each parameter"
         + ("" if made.epochs is None else f"; {made.epochs:.3g} epochs"),
         f"  FLOPs       {made.flops:.4g} by the shape's own count",
-        f"  batch       {_some(made.batch_size, 'sequence')} ({batch} tokens); {_some(made.steps, 'step')}",
+        f"  batch       {number_of(made.batch_size, 'sequence')} ({batch} tokens); {number_of(made.steps, 'step')}",
         f"  peak lr     {made.lr:.3g}, by {made.rate}",
         f"  loss        {_loss(made)}",
     ]
-    if bill["hours"] is not None:
-        cost = "" if bill["cost"] is None else f", cost {bill['cost']:.4g}"
-        lines.append(f"  time        {bill['hours']:.3g} hours{cost}")
+    lines += [f"  time        {line}" for line in bill]
     if made.inference_flops is not None:
         lines.append(
             f"  serving     {made.inference_flops:.3g} FLOPs; training and serving together {made.saving:.1%} less "
             f"than with the shape that is best for the training budget alone"
         )
     return "\n".join([*lines, "", *_prices(made), *(f"  note: {note}" for note in made.notes)])
-
-
-def _some(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _loss(made: Plan) -> str:

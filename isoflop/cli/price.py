@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from isoflop.cli.study import prepare_study, with_tokens
+from isoflop.counts import number_of
 from isoflop.study.study import Study
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def plan(
         print(json_module.dumps({"runs": [estimate.to_row(run) for run in priced], "total": total}))
         return
     print(_told(priced))
-    print(f"{len(priced)} runs, {total['flops']:.3g} FLOPs{_time(work, wall, slots)}{_price(money)}")
+    print(f"{number_of(len(priced), 'run')}, {total['flops']:.3g} FLOPs{_time(work, wall, slots)}{_price(money)}")
     for run in priced:
         for warning in run.warnings:
             print(f"  {run.planned.config.id}: {warning}")
@@ -103,4 +104,4 @@ def _time(work: float | None, wall: float | None, slots: int) -> str:
 
 
 def _price(money: float | None) -> str:
-    return "" if money is None else f", price {money:.2f}"
+    return "" if money is None else f", price {money:.2f} in your currency"

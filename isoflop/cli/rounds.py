@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isoflop.cli.study import display
+from isoflop.counts import number_of
 from isoflop.flops import compute
 from isoflop.law.advise import FAR
+from isoflop.law.repetition import MUCH
 from isoflop.record import of_a_run
 from isoflop.study import drive, propose
 from isoflop.study.failures import quarantined
@@ -38,9 +40,9 @@ def run_rounds(
             of_a_run(f"--{name} {value:g}", value)
     study = drive.open_study(folder)
     propose.check_study(study)
-    for done in read_rounds(folder):
-        if done.after is not None:
-            _tell(done, folder, study, allowance, json=json)
+    told = [one for one in read_rounds(folder) if one.after is not None]
+    if not json:
+        _tell_before(told, folder, study, allowance, again=going.all_rounds)
     while True:
         made = read_rounds(folder)
         if not made or made[-1].after is not None:
@@ -50,15 +52,51 @@ def run_rounds(
             before = before or propose.known(fitted, target)
             left = allowance - charged(folder, study, made)
             if reason := _enough(before, fitted, left, going, len(made), wishes):
-                print(f"{folder}: {reason}", file=sys.stderr if json else sys.stdout)
-                return
+                return _end(told, folder, study, allowance, reason, json=json)
             part = _part(left / (going.rounds - len(made)), left, _least(fitted, wishes))
-            asked = {**wishes, "target": target}
+            asked: dict[str, Any] = {**wishes, "target": target, "unique": drive.train_tokens(study)}
             new = propose.propose(study, fitted, before, number=len(made) + 1, allowance=part, **asked)
             made.append(keep(folder, new))
-        _train(folder, study, made[-1], workers=going.workers, quiet=json)
+            _tell_left_out(new, folder)
+        if lost := _train(folder, study, made[-1], workers=going.workers, quiet=json):
+            if json:
+                _end(told, folder, study, allowance, f"{lost} of round {made[-1].number} came to no end", json=True)
+            sys.exit(1)
         after = propose.known(propose.fit_folder(folder, law), made[-1].target)
-        _tell(keep(folder, replace(made[-1], after=after)), folder, study, allowance, json=json)
+        told.append(keep(folder, replace(made[-1], after=after)))
+        if not json:
+            _tell(told[-1], folder, study, allowance)
+
+
+def _tell_left_out(new: Round, folder: Path) -> None:
+    if new.left_out:
+        said = f"{new.left_out} of its runs would have repeated their tokens more than {MUCH:g} times"
+        print(f"{folder}: round {new.number} goes without {said}; no fit takes those", file=sys.stderr)
+
+
+def _tell_before(told: list[Round], folder: Path, study: Study, allowance: float, *, again: bool) -> None:
+    """Say that there were rounds, or print them again."""
+    for done in told if again else []:
+        _tell(done, folder, study, allowance)
+    if told and not again:
+        assert told[-1].after is not None
+        numbers = "round 1" if len(told) == 1 else f"rounds 1–{len(told)}"
+        print(
+            f"{numbers} as before: the interval of the loss went from ± {told[0].before.width:.2%} to "
+            f"± {told[-1].after.width:.2%}; --all-rounds prints them\n",
+            flush=True,
+        )
+
+
+def _end(told: list[Round], folder: Path, study: Study, allowance: float, reason: str, *, json: bool) -> None:
+    if not json:
+        print(f"{folder}: {reason}")
+        return
+    rounds = []
+    for made in told:
+        planned, rows = _rows(made, folder, study)
+        rounds.append({**_plain(made), "flops": sum(run.flops for run in planned), "runs": rows})
+    print(json_module.dumps({"folder": str(folder), "allowance": allowance, "rounds": rounds, "ended": reason}))
 
 
 def _enough(
@@ -70,7 +108,8 @@ def _enough(
     if FAR * max(left, 0.0) < _least(fitted, wishes):
         return f"the allowance is spent: {max(left, 0.0):.3g} FLOPs are left, too few for a round"
     if rounds >= going.rounds:
-        return f"{rounds} rounds are done and {left:.3g} FLOPs left; a larger --rounds spends them"
+        done = number_of(rounds, "round")
+        return f"{done} of {going.rounds} done and {left:.3g} FLOPs left; a larger --rounds spends them"
     return None
 
 
@@ -95,8 +134,8 @@ def charged(folder: Path, study: Study, rounds: list[Round]) -> float:
     return total
 
 
-def _train(folder: Path, study: Study, made: Round, *, workers: int | None, quiet: bool) -> None:
-    """Train what of a round is not done; leave with exit code 1 if a run is lost."""
+def _train(folder: Path, study: Study, made: Round, *, workers: int | None, quiet: bool) -> str:
+    """Train what of a round is not done; say how many runs were lost, if any."""
     planned = sorted(drive.plan_round(study, folder, made), key=lambda run: -run.flops)
     with display(planned, quiet=quiet) as show:
         failures = drive.drive(planned, workers=workers, ledger=Ledger(folder, study), on_event=show)
@@ -104,20 +143,22 @@ def _train(folder: Path, study: Study, made: Round, *, workers: int | None, quie
         print(f"isoflop: {failure.run.name} {failure.kind}: {failure.reason}", file=sys.stderr)
     if failures:
         print(f"isoflop: `isoflop study retry {folder}` lets these be tried again", file=sys.stderr)
-        sys.exit(1)
+    return number_of(len(failures), "run") if failures else ""
 
 
-def _tell(made: Round, folder: Path, study: Study, allowance: float, *, json: bool) -> None:
+def _rows(made: Round, folder: Path, study: Study) -> tuple[list[Planned], list[dict[str, Any]]]:
+    """Return the runs of a round, and what is told of each."""
     planned = drive.plan_round(study, folder, made)
     records = drive.records(planned)
-    rows = [_row(made, i, run, records.get(run.folder)) for i, run in enumerate(planned)]
-    if json:
-        spent = sum(run.flops for run in planned)
-        print(json_module.dumps({**_plain(made), "flops": spent, "allowance": allowance, "runs": rows}), flush=True)
-        return
+    return planned, [_row(made, i, run, records.get(run.folder)) for i, run in enumerate(planned)]
+
+
+def _tell(made: Round, folder: Path, study: Study, allowance: float) -> None:
+    planned, rows = _rows(made, folder, study)
     assert made.after is not None
+    spent = sum(run.flops for run in planned)
     lines = [
-        f"round {made.number}: {len(rows)} runs for {sum(run.flops for run in planned):.3g} of {allowance:.3g} FLOPs",
+        f"round {made.number}: {number_of(len(rows), 'run')} for {spent:.3g} of {allowance:.3g} FLOPs",
         f"  before, {_known(made.before, made.target)}",
         f"  {'d_model':>7} {'seed':>4} {'tokens':>9} {'FLOPs':>9} {'expected':>8} {'measured':>8}  for",
     ]
@@ -157,8 +198,9 @@ def _plain(made: Round) -> dict[str, Any]:
 
 def _known(now: Known, target: float) -> str:
     return (
-        f"from {now.runs} runs: N* ∝ C^{now.exponent:.3f} ({now.exponent_low:.3f} to {now.exponent_high:.3f}); at "
-        f"{target:.3g} FLOPs N* {now.params:.3g}, loss {now.loss:.4f} ± {now.width:.2%}"
+        f"from {number_of(now.runs, 'run')}: N* ∝ C^{now.exponent:.3f} "
+        f"({now.exponent_low:.3f} to {now.exponent_high:.3f}); at {target:.3g} FLOPs N* {now.params:.3g}, "
+        f"loss {now.loss:.4f} ± {now.width:.2%}"
     )
 
 

@@ -1,4 +1,4 @@
-"""`isoflop study run`, `isoflop study status`."""
+"""`isoflop study run`, and what calls its runs off or lets them be tried again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import io
 import json as json_module
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,10 @@ from tyro.conf import Positional, arg
 
 from isoflop.cli.answer import ablation_rows
 from isoflop.cli.app import Command, flag_value, main, positional, with_defaults
+from isoflop.cli.status import WIDE, saved, waits
+from isoflop.cli.steps import step
+from isoflop.config import PARTS
+from isoflop.counts import number_of
 from isoflop.study.launch import EXECUTORS, ExecutorName
 from isoflop.study.launch.event import PATIENCE, Executor
 from isoflop.study.launch.ray import RayOptions
@@ -58,7 +63,7 @@ def run(
         executor: Who trains: processes of this machine, Slurm's queue, or Ray.
         workers: Runs at once; None: one a GPU or a core here, as many as there is room for on a cluster.
         patience: Seconds without progress after which a run is ended as failed.
-        json: Print the records as JSON lines.
+        json: Print one JSON object at the end: the runs, those lost, and what --ladder or a question added.
         slurm: What Slurm is asked for.
         ray: What Ray is asked for.
     """
@@ -74,7 +79,10 @@ def run(
     ladder = ladder or (study.design == "ladder" and not target)
     if target or ladder:
         drive.plan(study, folder, targets=True)  # a study without target is told at once
+    before = drive.open_study(folder) if (folder / "study.json").exists() else study
     drive.settle(study, folder)
+    if changed := _changed(before, study):
+        print(f"isoflop: {folder / 'study.json'} says from now on {', '.join(changed)}", file=sys.stderr)
     planned: list[Planned] = []
     failures: list[Event] = []
     ledger = Ledger(folder, study)
@@ -83,39 +91,76 @@ def run(
         with display(wave, quiet=json) as show:
             waits: dict[str, Any] = {"workers": workers, "patience": patience, "ledger": ledger}
             failures += drive.drive(wave, executor=launch, **waits, on_event=show)
-    _report(folder, planned, failures, vary=study.vary, json=json)
-    if ladder:
-        _climb(folder, workers)
-    if study.question and not (target or json) and (code := main(["study", "answer", str(folder)])):
-        sys.exit(code)
+    after = (ladder, bool(study.question) and not target)
+    _end(folder, study, planned, failures, after=after, workers=workers, json=json)
+
+
+def _end(
+    folder: Path,
+    study: Study,
+    planned: Sequence[Planned],
+    failures: Sequence[Event],
+    *,
+    after: tuple[bool, bool],
+    workers: int | None,
+    json: bool,
+) -> None:
+    """Say what came out; where no run is missing, go on to the target and the study's question, as `after` says."""
+    told = _report(folder, planned, failures, vary=study.vary, json=json)
+    climbs, answers = after
+    if climbs and not failures:
+        told |= _climb(folder, workers, json=json)
+    if answers and not failures:
+        told["answer"] = step(["study", "answer", str(folder)], json=json)
+    if json:
+        print(json_module.dumps(told))
+    if failures:
+        sys.exit(1)
+
+
+def _changed(before: Study, now: Study) -> list[str]:
+    """Say what of a folder's study is another than before; the recipe cannot be (`isoflop.study.drive.settle`)."""
+    names = [field.name for field in fields(Study) if field.name not in (*PARTS, "name", "source", "tokenizer")]
+    pairs = {name: (getattr(now, name), getattr(before, name)) for name in names}
+    return [f"{name}={mine!r} (before {theirs!r})" for name, (mine, theirs) in pairs.items() if mine != theirs]
 
 
 def _report(
     folder: Path, planned: Sequence[Planned], failures: Sequence[Event], *, vary: Sequence[str], json: bool
-) -> None:
-    """Print what came out; leave with exit code 1 if a run failed, is quarantined or was called off."""
+) -> dict[str, Any]:
+    """Say what came out, and which runs failed, are quarantined or were called off; return it as plain values."""
     from isoflop.study import drive
 
-    if json:
-        for record in drive.records(planned).values():
-            print(json_module.dumps({"id": record.id, "status": record.status, "loss": record.loss}))
-    else:
-        print(_told(folder, planned, drive.records(planned), vary))
+    known = drive.records(planned)
+    if not json:
+        print(_told(folder, planned, known, vary))
     for failure in failures:
         print(f"isoflop: {failure.run.name} {failure.kind}: {failure.reason}", file=sys.stderr)
     if failures:
-        print(f"isoflop: `isoflop study retry {folder}` lets these {len(failures)} be tried again", file=sys.stderr)
-        sys.exit(1)
+        these = "this" if len(failures) == 1 else f"these {len(failures)}"
+        print(f"isoflop: `isoflop study retry {folder}` lets {these} be tried again", file=sys.stderr)
+    return {
+        "folder": str(folder),
+        "runs": [{"id": one.id, "status": one.status, "loss": one.loss} for one in known.values()],
+        "lost": [{"id": one.run.name, "status": one.kind, "reason": one.reason} for one in failures],
+    }
 
 
-def _climb(folder: Path, workers: int | None) -> None:
+def _climb(folder: Path, workers: int | None, *, json: bool) -> dict[str, Any]:
     """Go from the runs to a forecast that is written down, and from there to its test."""
     more = [] if workers is None else ["--workers", str(workers)]
     name = str(folder)
-    for step in (["fit", name], ["lock", name], ["study", "run", name, "--target", *more], ["score", name]):
-        print(f"\n$ isoflop {shlex.join(step)}", flush=True)
-        if code := main(step):
-            sys.exit(code)
+    told = {}
+    for key, words in {
+        "fit": ["fit", name],
+        "lock": ["lock", name],
+        "target": ["study", "run", name, "--target", *more],
+        "score": ["score", name],
+    }.items():
+        if not json:
+            print(f"\n$ isoflop {shlex.join(words)}", flush=True)
+        told[key] = step(words, json=json)
+    return told
 
 
 def _executor(name: ExecutorName, **options: SlurmOptions | RayOptions) -> Executor:
@@ -160,59 +205,43 @@ run.prepare = prepare_study(run)  # type: ignore[attr-defined]
 run.options = _options  # type: ignore[attr-defined]
 
 
-def status(folder: Positional[str], *, json: bool = False) -> None:
-    """Show what of a study is done, and what is not.
-
-    Args:
-        folder: Folder of a study.
-        json: Print one JSON object a run.
-    """
-    from isoflop.study import drive, ledger
-    from isoflop.study.timeline import read_planned, read_stretches, timeline, told
-
-    study = drive.open_study(Path(folder))
-    planned = drive.plan(study, Path(folder))
-    records = drive.records(planned)
-    if not json:
-        print(_told(Path(folder), planned, records, study.vary))
-        larger = drive.plan(study, Path(folder), targets=True) if study.target_flops is not None else []
-        print(ledger.told(ledger.Ledger(Path(folder), study).balance({**records, **drive.records(larger)})))
-        if times := timeline(read_stretches(Path(folder))):
-            print(told(times, read_planned(Path(folder)) if len(records) == len(planned) else None))
-        return
-    for run in planned:
-        record = records.get(run.folder)
-        done = {"status": record.status, "loss": record.loss} if record else {"status": _waits(run), "loss": None}
-        print(json_module.dumps({"id": run.config.id, "flops": run.flops, **done}))
-
-
-def cancel(folder: Positional[str], runs: Positional[tuple[str, ...]] = (), *, reason: str = "by hand") -> None:
+def cancel(
+    folder: Positional[str], runs: Positional[tuple[str, ...]] = (), *, reason: str = "by hand", json: bool = False
+) -> None:
     """Call runs of a study off: whoever trains them saves a checkpoint and stops, and nobody starts them.
 
     Args:
         folder: Folder of a study.
         runs: Names of runs; none: all that are not done.
         reason: Why, for whoever sees it later.
+        json: Print the runs that were called off as JSON.
     """
     from isoflop.study.launch.event import cancel as call_off
 
     chosen = _chosen(folder, runs)
     for run_folder in chosen:
         call_off(run_folder, f"called off {reason}")
-    print(f"{folder}: {len(chosen)} runs called off; `isoflop study retry {folder}` takes that back")
+    if json:
+        print(json_module.dumps({"folder": folder, "cancelled": [path.name for path in chosen]}))
+        return
+    print(f"{folder}: {number_of(len(chosen), 'run')} called off; `isoflop study retry {folder}` takes that back")
 
 
-def retry(folder: Positional[str], runs: Positional[tuple[str, ...]] = ()) -> None:
+def retry(folder: Positional[str], runs: Positional[tuple[str, ...]] = (), *, json: bool = False) -> None:
     """Forget failures and cancel marks, so that `isoflop study run` tries these runs again from their checkpoints.
 
     Args:
         folder: Folder of a study.
         runs: Names of runs; none: all that are not done.
+        json: Print the runs that may be tried again as JSON.
     """
     from isoflop.study.failures import forgive
 
-    freed = sum(forgive(run_folder) for run_folder in _chosen(folder, runs))
-    print(f"{folder}: {freed} runs may be tried again; `isoflop study run {folder}` does")
+    freed = [run_folder.name for run_folder in _chosen(folder, runs) if forgive(run_folder)]
+    if json:
+        print(json_module.dumps({"folder": folder, "retried": freed}))
+        return
+    print(f"{folder}: {number_of(len(freed), 'run')} may be tried again; `isoflop study run {folder}` does")
 
 
 def _chosen(folder: str, names: Sequence[str]) -> list[Path]:
@@ -317,7 +346,10 @@ def _told(folder: Path, planned: Sequence[Planned], known: Mapping[Path, Record]
             f"{run.config.model.d_model:>5}: {_cell(run, known.get(run.folder), lowest)}"
             for run in sorted(group, key=lambda run: run.config.model.d_model)
         ]
-        lines.append(f"{budget:9.3g}  {' '.join(cells)}")
+        # more sizes than the width holds go on below
+        fit = max(1, (shutil.get_terminal_size((WIDE, 0)).columns - 10) // 17)
+        for k in range(0, len(cells), fit):
+            lines.append(f"{f'{budget:.3g}' if k == 0 else '':>9}  {' '.join(cells[k : k + fit])}")
     return "\n".join([*lines, f"{folder}: {_counts(planned, known)}"])
 
 
@@ -327,32 +359,12 @@ def _length(run: Planned) -> float:
 
 def _cell(run: Planned, record: Record | None, lowest: float | None) -> str:
     if record is None or record.loss is None:
-        return f" {record.status if record else _waits(run):<7}"
+        return f" {record.status if record else waits(run)[0]:<7}"
     return f"[{record.loss:.4f}]" if record.loss == lowest else f" {record.loss:.4f} "
-
-
-def _waits(run: Planned) -> str:
-    """Why a run has no record: it is at work, nobody has come to it, it was called off, or it failed too often."""
-    from isoflop.lm.lease import held
-    from isoflop.study.failures import quarantined
-    from isoflop.study.launch.event import cancelled
-
-    if held(run.folder):
-        return "running"
-    return "cancelled" if cancelled(run.folder) else "failed" if quarantined(run.folder) else "pending"
 
 
 def _counts(planned: Sequence[Planned], known: Mapping[Path, Record]) -> str:
     found = [record.status for record in known.values()]
     complete, diverged = found.count("complete"), found.count("diverged")
     lost = f", {diverged} diverged" if diverged else ""
-    return f"{complete} of {len(planned)} runs complete{lost}{_saved(planned, known)}"
-
-
-def _saved(planned: Sequence[Planned], known: Mapping[Path, Record]) -> str:
-    """Say what trunks saved, from what the records say that they cost."""
-    if all(run.config.trunk is None for run in planned) or not known:
-        return ""
-    costs = [(record.measured["spent_flops"], record.flops) for record in known.values()]
-    spent, apart = (sum(value) for value in zip(*costs, strict=True))
-    return f"; {spent:.3g} FLOPs spent, {spent / apart:.2f} of what separate runs would cost"
+    return f"{complete} of {len(planned)} runs complete{lost}{saved(planned, known)}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from isoflop.architecture import ParametrizationKind
 from isoflop.config import DataConfig, OptimConfig, RunConfig, TrainConfig
+from isoflop.counts import number_of
 from isoflop.law.transfer import CHECKED_OPTIM, CHECKED_TRAIN
 from isoflop.presets import PresetName
 from isoflop.presets import preset as preset_model
@@ -56,7 +57,7 @@ def coordcheck(
         threads: CPU threads; None: all cores.
         out: File for the figure; None: coordcheck.png here.
         lang: Language of the figure.
-        json: Print activations, slopes and verdicts as JSON lines.
+        json: Print activations, slopes and verdicts as JSON.
         data: Tokens.
         optim: Optimizer.
         train: Steps and batch.
@@ -74,8 +75,8 @@ def coordcheck(
     verdicts, path = judge(checked), Path(out or "coordcheck.png")
     write_bytes(path, panels([partial(activations, one, lang=lang) for one in checked], lang))
     if json:
-        for line in (*(one.to_dict() for one in checked), *map(asdict, verdicts)):
-            print(json_module.dumps(line))
+        told = {"checks": [one.to_dict() for one in checked], "verdicts": [asdict(one) for one in verdicts]}
+        print(json_module.dumps({**told, "figure": str(path)}))
     else:
         print("\n\n".join([*map(_slopes, checked), _verdicts(verdicts), f"drawn in {path}"]))
     if not all(verdict.passed for verdict in verdicts):
@@ -117,7 +118,7 @@ def lr_sweep(
         workers: Processes; None: one a core.
         out: Folder of the runs and the figure.
         lang: Language of the figure.
-        json: Print one JSON object a parametrization.
+        json: Print what was found of each parametrization as JSON.
         data: Tokens.
         optim: Optimizer.
         train: Length and batch.
@@ -136,10 +137,10 @@ def lr_sweep(
     found, path = transfer([one.record for one in planned if one.record]), Path(out) / "lr-sweep.png"
     write_bytes(path, panels([partial(draw, one, lang=lang) for one in found], lang))
     if json:
-        for one in found:
-            print(json_module.dumps(one.to_dict()))
+        told = {"parametrizations": [one.to_dict() for one in found], "runs": len(planned), "figure": str(path)}
+        print(json_module.dumps(told))
     else:
-        print("\n\n".join([*map(_table, found), f"{len(planned)} runs in {out}; drawn in {path}"]))
+        print("\n\n".join([*map(_table, found), f"{number_of(len(planned), 'run')} in {out}; drawn in {path}"]))
 
 
 _ENDS = ("done", "diverged")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 REPLICATES = 200
 """Draws for the intervals of the fit on show: enough for two digits, and a tenth of a second."""
+WIDE = 100
+"""Columns from which a run's line has its steps and its speed."""
 SHOWN = 12
 """Runs under way, and runs done last, that fit a screen."""
 
@@ -50,13 +52,13 @@ def watch(folder: Positional[str], *, every: float = 2.0, once: bool = False, js
         return
     console = Console()
     if once or not sys.stdout.isatty():
-        console.print(_frame(now, law))
+        console.print(_frame(now, law, console.width))
         return
-    with Live(_frame(now, law), console=console, auto_refresh=False) as live:
+    with Live(_frame(now, law, console.width), console=console, auto_refresh=False) as live:
         while len(now.records) < len(now.planned):
             time.sleep(every)
             now = progress(where)
-            live.update(_frame(now, law), refresh=True)
+            live.update(_frame(now, law, console.width), refresh=True)
 
 
 def _plain(now: Progress) -> dict[str, Any]:
@@ -120,13 +122,13 @@ def _exponent(frontier: Any) -> str:
     return f"approach {frontier.approach}: N* ∝ C^{a.value:.3f}{interval}"
 
 
-def _frame(now: Progress, law: _Law) -> RenderableType:
+def _frame(now: Progress, law: _Law, width: int) -> RenderableType:
     from rich.console import Group
     from rich.panel import Panel
 
     records = _complete(now)
     title = f"{now.study.name}: {len(now.records)} of {len(now.planned)} runs"
-    parts: list[RenderableType] = [_total(now), *_runs(now)]
+    parts: list[RenderableType] = [_total(now), *_runs(now, wide=width >= WIDE)]
     if picture := _curves(records):
         parts += ["", "loss, nats per token, against N; one mark a budget, + its optimum", picture]
     parts += ["", *law.lines(records)]
@@ -156,19 +158,21 @@ def _total(now: Progress) -> Text:
     )
 
 
-def _runs(now: Progress) -> list[Text]:
+def _runs(now: Progress, *, wide: bool) -> list[Text]:
+    """Draw a line a run under way, within 100 columns, or within 80 without its speed."""
     from rich.text import Text
 
     lines = []
     for run in sorted(now.underway, key=lambda run: -run.planned.flops)[:SHOWN]:
         model = run.planned.config.model
-        state = "" if run.running else f"  silent for {_time(run.silent)}"
-        rate = f"{run.rate / 1e9:.3g} GFLOP/s"
+        share = run.step / run.steps
+        at = f"{run.step:,}/{run.steps:,}" if wide else f"{share:4.0%}"
+        rate = f" · {run.rate / 1e9:.3g} GFLOP/s" if wide else ""
         lines.append(
             Text.assemble(
                 f"  d_model {model.d_model:>4}  {run.planned.flops:8.2g} FLOPs  ",
-                (_bar(run.step / run.steps), "cyan"),
-                f" {run.step:,}/{run.steps:,} · loss {run.loss:.3f} · {rate}{state}",
+                (_bar(share, 20 if wide else 8), "cyan"),
+                f" {at} · loss {run.loss:.3f}{rate if run.running else f' · silent {_time(run.silent)}'}",
             )
         )
     return lines

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
+from isoflop.counts import number_of
 from isoflop.law.fit import SAME, Fit, check, order
 from isoflop.law.frontier import SAME_BUDGET, Line, approach2, approach3
 from isoflop.law.laws import LAWS, Terms, optimum
@@ -250,7 +251,7 @@ def _of_curves(points: Points, curves: list[Int64[np.ndarray, "_"]], source: str
         )
     tokens = np.stack([np.interp(C, x, np.log(points.D[rows])) for x, rows in zip(at, curves, strict=True)])
     ln_d = tokens[chosen, np.arange(len(chosen))]
-    return Front(C, size[chosen], ln_d, f"envelope of {len(curves)} curves")
+    return Front(C, size[chosen], ln_d, f"envelope of {number_of(len(curves), 'curve')}")
 
 
 def _count(ln_n: Floats) -> int:
@@ -262,11 +263,12 @@ def _of_runs(points: Points, source: str) -> Front:
     # runs of one budget stand at nearly one C: they compete, whoever is a little cheaper
     front = [i for i in rows if not ((SAME_BUDGET * points.C[i] >= points.C) & (points.L[i] > points.L)).any()]
     if _count(np.log(points.N[front])) < FEWEST_POINTS:
+        verb, they = ("is", "it has") if len(front) == 1 else ("are", "they have")
         raise ValueError(
-            f"only {len(front)} runs of {source} are beaten by no cheaper one, and they have fewer than "
+            f"only {number_of(len(front), 'run')} of {source} {verb} beaten by no cheaper one, and {they} fewer than "
             f"{FEWEST_POINTS} sizes; approach 1 needs more budgets"
         )
-    note = f"envelope of final losses: the {len(front)} runs that no cheaper one beats"
+    note = f"envelope of final losses: the {number_of(len(front), 'run')} that no cheaper one beats"
     return Front(np.log(points.C[front]), np.log(points.N[front]), np.log(points.D[front]), note)
 
 
@@ -278,7 +280,7 @@ def parabolas(asked: Question) -> Lines:
     """
     # with no draws it would not see which minima noise moves about
     found = approach2(asked.records, replicates=asked.draws or DRAWS, seed=asked.seed)
-    samples, note = found.samples if asked.draws else NONE, f"parabolas of {len(found.minima)} budgets"
+    samples, note = found.samples if asked.draws else NONE, f"parabolas of {number_of(len(found.minima), 'budget')}"
     if asked.draws and not len(np.atleast_1d(samples["N"].slope)):
         note += "; no interval: three sizes a budget leave no residuals to draw from"
     return Lines(found.N, found.D, found.center, note, samples)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from isoflop.counts import number_of
 from isoflop.law.fit import Fit
 from isoflop.law.fit import fit as fit_law
 from isoflop.law.lawful import lawful
@@ -97,7 +98,7 @@ def published(name: str) -> Basis:
 
 def fitted(fit: Fit, *, tried: Records | None = None, notes: tuple[str, ...] = ()) -> Basis:
     """Return a fit of runs as a basis; it may leave out runs that were tried."""
-    named = f"{fit.law} fitted to {len(fit.records)} runs of {fit.records.source}"
+    named = f"{fit.law} fitted to {number_of(len(fit.records), 'run')} of {fit.records.source}"
     return Basis(fit.law, fit.values, named, fit.records.convention, fit, tried or fit.records, notes=notes)
 
 

@@ -44,12 +44,15 @@ WEAK = 0.1
 what the count of N alone moves it by, from 0.37 to 0.70 (nanochat's log of January 2026)."""
 
 
-def diagnose(records: Records, *, law: str = "chinchilla") -> Diagnosis:
-    """Fit a law and ask every question of CHECKS about it.
+def diagnose(
+    records: Records, *, law: str = "chinchilla", tell: Callable[[str], None] = lambda said: None
+) -> Diagnosis:
+    """Fit a law and ask every question of CHECKS about it; `tell` hears which.
 
     Raises:
         ValueError: as `isoflop.law.fit.fit`.
     """
+    tell("the fit")
     fitted = fit_law(records, law=law)
     with suppress(ValueError):  # too few runs to draw from: then the sandwich judges
         fitted = bootstrap(fitted, replicates=DRAWS)
@@ -58,7 +61,11 @@ def diagnose(records: Records, *, law: str = "chinchilla") -> Diagnosis:
     residual = -residuals(problem, theta[None])[0]
     sigma = NORMAL * float(np.median(np.abs(residual - np.median(residual))))
     subject = Subject(fitted, records.take(order(records)), problem, scale, theta, residual, max(sigma, 1e-12))
-    return Diagnosis(fitted, tuple(found for check in CHECKS.values() for found in check(subject)))
+    findings = list[Finding]()
+    for name, check in CHECKS.items():
+        tell(name)
+        findings += check(subject)
+    return Diagnosis(fitted, tuple(findings))
 
 
 def identified(subject: Subject) -> list[Finding]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
 from isoflop.fields import of_their_types
 from isoflop.files import read_json
@@ -110,7 +110,7 @@ class Fit:
             law = LAWS[value["law"]]
             if tuple(parameters) != law.parameters:
                 raise KeyError(f"parameters {', '.join(parameters)}, not those of {law.name}")
-            for item in (*records.runs, *parameters.values()):
+            for item in (records, *records.runs, *parameters.values()):
                 of_their_types(item)
             if not all(0 < parameter.value < np.inf for parameter in parameters.values()):
                 raise TypeError("a parameter that is no positive number")
@@ -234,7 +234,15 @@ def check(records: Records, law: Law) -> None:
 
 def levels_of(column: Floats) -> int:
     """Count the values that differ by more than rounding."""
-    return 1 + int((np.diff(np.sort(np.log(column))) > SAME).sum())
+    return 1 + int(level_of(column).max())
+
+
+def level_of(column: Floats) -> Int64[np.ndarray, "runs"]:
+    """Number the level of each value, from the least; neighbours that differ by no more than rounding share one."""
+    where = np.argsort(column, kind="stable")
+    level = np.empty(len(column), dtype=np.int64)
+    level[where] = np.append(0, np.cumsum(np.diff(np.log(column[where])) > SAME))
+    return level
 
 
 def order(records: Records) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from isoflop.counts import number_of
 from isoflop.law.fit import SAME, Fit, check
 from isoflop.law.laws import LAWS, Terms, Value
 from isoflop.law.uncertainty import Interval, generator, groups, interval
@@ -181,7 +182,11 @@ def approach2(records: Records, *, replicates: int = 1000, seed: int = 0) -> Fro
     noise = generator(seed).standard_normal((replicates, int(trunk.max()) + 1))[:, trunk]
     parts = budgets(records)
     sizes = {C: _sizes(records.N[rows]) for C, rows in parts.items()}
-    refused = [f"budget {C:.3g} has only {count} sizes, a parabola needs 3" for C, count in sizes.items() if count < 3]
+    refused = [
+        f"budget {C:.3g} has only {number_of(count, 'size')}, a parabola needs 3"
+        for C, count in sizes.items()
+        if count < 3
+    ]
     parabolas = [_parabola(records, rows) for C, rows in parts.items() if sizes[C] >= 3]
     spare = sum(parabola.spare for parabola in parabolas)
     # with three sizes a budget nothing tells the noise: no replicates, so no interval

@@ -10,7 +10,20 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 
-from isoflop.law.fit import OBJECTIVES, SAME, STARTS, Fit, jacobian, order, pose, rescale, statuses, unscale
+from isoflop.law.fit import (
+    LEVELS,
+    OBJECTIVES,
+    SAME,
+    STARTS,
+    Fit,
+    jacobian,
+    level_of,
+    order,
+    pose,
+    rescale,
+    statuses,
+    unscale,
+)
 from isoflop.law.laws import LAWS, Law, Value
 from isoflop.law.search import search_replicates
 from isoflop.law.solve import Problem, sandwich, solve
@@ -81,13 +94,15 @@ def regroup(records: Records, by: Literal["group", "params", "tokens", "budget"]
 def bootstrap(fit: Fit, *, replicates: int = 1000, seed: int = 0) -> Fit:
     """Return the fit with intervals from its whole runs (trunks, where they share one) drawn again.
 
+    A draw that `isoflop.law.fit.check` would refuse is no fit and is drawn anew; a note of the runs says how many were.
+
     Raises:
         ValueError: there are too few runs or trunks to draw from.
     """
     law = LAWS[fit.law]
     problem, scale = _pose(fit)
     trunk = groups(fit.records.take(order(fit.records)))
-    drawn = draw(problem, trunk, replicates=replicates, rng=generator(seed))
+    drawn, anew = draw(problem, trunk, replicates=replicates, rng=generator(seed))
     many = replace(problem, weights=problem.weights * drawn, delta=np.repeat(problem.delta, replicates))
     best = rescale(law, scale, fit.values)
     theta = search_replicates(many, best[None], STARTS).theta
@@ -100,7 +115,9 @@ def bootstrap(fit: Fit, *, replicates: int = 1000, seed: int = 0) -> Fit:
         doubt = fit.parameters[name].status
         judged = status[i] if doubt == "identified" else doubt
         parameters[name] = replace(fit.parameters[name], low=float(low), high=float(high), status=judged)
-    return replace(fit, parameters=parameters, samples=samples)
+    told = f"{anew} of {replicates + anew} draws hold too few different runs or sizes for a fit and were drawn anew"
+    records = replace(fit.records, notes=(*fit.records.notes, told)) if anew else fit.records
+    return replace(fit, parameters=parameters, samples=samples, records=records)
 
 
 def _pose(fit: Fit) -> tuple[Problem, dict[str, float]]:
@@ -182,9 +199,16 @@ def _crossing(away: Floats, risen: Floats, level: float) -> float | None:
     return float(away[i - 1] + part * (away[i] - away[i - 1]))
 
 
-def draw(
-    problem: Problem, trunk: Int64[np.ndarray, "runs"], *, replicates: int, rng: np.random.Generator
-) -> Float64[np.ndarray, "replicates runs"]:
+class Draws(NamedTuple):
+    """Runs drawn with replacement."""
+
+    counts: Float64[np.ndarray, "replicates runs"]
+    """How often each run counts."""
+    anew: int
+    """Draws that could not be fitted and were drawn again."""
+
+
+def draw(problem: Problem, trunk: Int64[np.ndarray, "runs"], *, replicates: int, rng: np.random.Generator) -> Draws:
     """Draw how often each run counts, until every replicate could be fitted by itself."""
     count = int(trunk.max()) + 1
     if count < FEWEST:
@@ -193,25 +217,36 @@ def draw(
             f"{FEWEST} in all, or ask for no interval (--bootstrap 0)"
         )
     draws = np.empty((replicates, len(trunk)))
-    open_ = np.arange(replicates)
+    open_, anew = np.arange(replicates), 0
     for _ in range(100):
         draws[open_] = rng.multinomial(count, np.full(count, 1 / count), size=len(open_))[:, trunk]
         open_ = open_[~_usable(problem, draws[open_] > 0)]
         if not len(open_):
-            return draws
+            return Draws(draws, anew)
+        anew += len(open_)
     raise ValueError(
         f"{len(open_)} of {replicates} draws of {count} runs or trunks never hold enough different runs for a fit of "
-        f"{problem.law.name}; add runs, or ask for no interval (--bootstrap 0)"
+        f"{problem.law.name}; add runs of other sizes and lengths, or ask for no interval (--bootstrap 0)"
     )
 
 
 def _usable(problem: Problem, drawn: Bool[np.ndarray, "replicates runs"]) -> Bool[np.ndarray, "replicates"]:
+    """Whether `isoflop.law.fit.check` would let each draw be fitted by itself."""
+    law = problem.law
     columns = np.log(np.column_stack(list(problem.variables.values())))
     _, point = np.unique(columns, axis=0, return_inverse=True)
-    seen = drawn.astype(np.float64) @ np.eye(point.max() + 1)[point.ravel()] > 0
-    usable = np.asarray(seen.sum(1) >= len(problem.law.parameters))
-    for letter in problem.law.varied:
+    usable = _different(drawn, point.ravel()) >= len(law.parameters)
+    for letter in law.varied:
         column = np.log(problem.variables[letter])
         high = np.where(drawn, column, -np.inf).max(1)
         usable &= high - np.where(drawn, column, np.inf).min(1) >= SAME
+        if "E" in law.parameters:
+            usable &= _different(drawn, level_of(problem.variables[letter])) >= LEVELS
     return usable
+
+
+def _different(
+    drawn: Bool[np.ndarray, "replicates runs"], kind: Int64[np.ndarray, "runs"]
+) -> Int64[np.ndarray, "replicates"]:
+    """Count the kinds of runs in each draw."""
+    return np.asarray((drawn.astype(np.float64) @ np.eye(kind.max() + 1)[kind] > 0).sum(1))

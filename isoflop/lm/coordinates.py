@@ -18,6 +18,7 @@ from isoflop.architecture import BASES, ParametrizationKind
 from isoflop.config import RunConfig, write_run
 from isoflop.law.transfer import Axis, Coordinates
 from isoflop.lm.model import linear
+from isoflop.lm.optim import SGD_UNBOUND, bounded_sgd
 from isoflop.lm.run import Run
 from isoflop.lm.train import train
 from isoflop.record import Floats
@@ -60,8 +61,11 @@ def measure(
         on_run: Called after each run.
 
     Raises:
-        ValueError: there are fewer than two sizes, or a model that overflows before it is trained.
+        ValueError: there are fewer than two sizes, SGD with a bound on the gradient, or a model that overflows before
+            it is trained.
     """
+    if bounded_sgd(base.optim):
+        raise ValueError(f"grad_clip={base.optim.grad_clip:g}: {SGD_UNBOUND}")
     if len(set(sizes)) < 2:
         raise ValueError(
             f"{axis}s={tuple(sizes)} names one size, but a slope needs two; give several, over a factor 16"

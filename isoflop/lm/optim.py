@@ -162,6 +162,15 @@ class Optimizer:
                     group["update"](group, param, param.grad, self.state[param], fused=self.fused)
 
 
+def bounded_sgd(optim: OptimConfig) -> bool:
+    """Whether SGD's steps are cut by the gradient's norm, to which widths contribute otherwise than to its rates."""
+    return optim.optimizer == "sgd" and optim.grad_clip is not None
+
+
+SGD_UNBOUND = "SGD's rates carry over widths only without a bound on the gradient's norm; give --grad-clip None"
+"""arXiv:2203.03466, table 8, gives rates for gradients as they are; AdamW and Muon normalise theirs."""
+
+
 def hidden(name: str, param: Tensor) -> bool:
     """Whether a parameter is a matrix inside a block."""
     return name.startswith("blocks.") and param.ndim >= 2

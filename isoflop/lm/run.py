@@ -16,9 +16,12 @@ from isoflop.config import RunConfig, Trunk, read_run
 from isoflop.data.tokens import BatchStream, Tokens, open_configured, open_stream
 from isoflop.flops import train_steps
 from isoflop.lm import checkpoint as checkpoints
+from isoflop.lm.ahead import Ahead
+from isoflop.lm.compiled import compile_loss
 from isoflop.lm.journal import note
 from isoflop.lm.lease import Lease
 from isoflop.lm.model import Transformer
+from isoflop.lm.optim import SGD_UNBOUND, bounded_sgd
 from isoflop.lm.ranks import Ranks
 from isoflop.lm.weights import Weights, hold_weights
 
@@ -64,10 +67,19 @@ class Run:
     state: State
     device: torch.device
     ranks: Ranks
+    ahead: Ahead | None = None
+    """Who makes the next batch while this one is computed; None: each is cut when it is needed."""
+    compiled: bool = False
+    """Whether the loss goes through torch's compiler."""
     done: int = 0
     """Steps done when it was opened."""
     lease: Lease | None = None
     """The right to write into the folder; None in a rehearsal, and on all ranks but the first: they write nothing."""
+
+    def cut(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return this rank's part of a step's batch, on the CPU."""
+        inputs, targets = self.stream.batch(step, part=self.ranks.rank, parts=self.ranks.world)
+        return torch.from_numpy(inputs), torch.from_numpy(targets)
 
 
 def open_data(config: RunConfig) -> Tokens:
@@ -133,9 +145,10 @@ def open_run(folder: Path, config: RunConfig, ranks: Ranks = Ranks()) -> Run:  #
         device=device,
         sharding=config.train.sharding,
     )
+    compiled = config.train.compile and _compiled(model, config, weights, device)
     steps = train_steps(config.model, config.train, train_tokens=tokens.train_tokens)
-    spread = f"{ranks.world} {device.type}{' fsdp' if weights.sharded else ''}"
-    return Run(
+    spread = f"{ranks.world} {device.type}{' fsdp' if weights.sharded else ''}{' compiled' if compiled else ''}"
+    run = Run(
         folder=folder,
         config=config,
         tokens=tokens,
@@ -146,7 +159,22 @@ def open_run(folder: Path, config: RunConfig, ranks: Ranks = Ranks()) -> Run:  #
         state=State(threads=[torch.get_num_threads()], devices=[spread]),
         device=device,
         ranks=ranks,
+        compiled=compiled,
     )
+    run.ahead = Ahead(run.cut) if device.type == "cuda" else None
+    return run
+
+
+def _compiled(model: Transformer, config: RunConfig, weights: Weights, device: torch.device) -> bool:
+    """Compile the loss for the part of a batch that a rank takes at once; say whether all ranks could."""
+    train = config.train
+    rows = train.batch_size // (train.grad_accum * weights.ranks.world)
+    here = compile_loss(model, rows=rows, device=device, precision=train.precision)
+    weights.zero()
+    if weights.ranks.any(not here):  # all of them, or none
+        model.__dict__.pop("loss", None)
+        return False
+    return True
 
 
 def _opened(config: RunConfig, ranks: Ranks) -> tuple[Tokens, BatchStream, torch.device]:
@@ -157,6 +185,13 @@ def _opened(config: RunConfig, ranks: Ranks) -> tuple[Tokens, BatchStream, torch
             f"batch_size={train.batch_size} does not split over {ranks.world} devices in grad_accum={train.grad_accum} "
             f"equal parts each; try batch_size={max(1, round(train.batch_size / parts)) * parts}, or fewer devices"
         )
+    sharded = train.sharding == "fsdp"
+    if sharded and train.compile and ranks.world > 1:
+        raise ValueError("compile=True takes whole models, and sharding=fsdp leaves them in parts; leave one out")
+    if sharded and train.devices == ranks.world == 1:
+        log.warning("sharding=fsdp spreads nothing over one device; give --devices N, or leave it out")
+    if bounded_sgd(config.optim) and config.model.parametrization != "standard":
+        log.warning("%s", SGD_UNBOUND)
     return tokens, open_stream(config, tokens), _device(train.device, ranks)
 
 

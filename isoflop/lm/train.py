@@ -207,9 +207,10 @@ def _open_log(run: Run) -> Iterator[Callable[[Mapping[str, Any]], None]]:
         yield write
 
 
-def _batch(run: Run, step: int) -> tuple[Any, Any]:
-    """Return this rank's part of a step's batch."""
-    return run.stream.batch(step, part=run.ranks.rank, parts=run.ranks.world)
+def _batch(run: Run, step: int) -> tuple[Tensor, Tensor]:
+    """Return this rank's part of a step's batch, on its device."""
+    x, y = run.cut(step) if run.ahead is None else run.ahead.take(step)
+    return x.to(run.device, non_blocking=True), y.to(run.device, non_blocking=True)
 
 
 def _parts(run: Run) -> int:
@@ -217,11 +218,11 @@ def _parts(run: Run) -> int:
     return run.config.train.grad_accum * run.weights.parts
 
 
-def _step(run: Run, step: int, inputs: Any, targets: Any) -> tuple[float, float, float]:
+def _step(run: Run, step: int, inputs: Tensor, targets: Tensor) -> tuple[float, float, float]:
     """One optimizer step: loss (nats per token), gradient norm before clipping, learning rate."""
     optim, weights, optimizer = run.config.optim, run.weights, run.weights.optimizer
     weights.zero()
-    loss, first = _backward(run, *(torch.from_numpy(ids).to(run.device) for ids in (inputs, targets)))
+    loss, first = _backward(run, inputs, targets)
     longest = optim.grad_clip if optim.grad_clip is not None else math.inf
     norm = clip_by_global_norm(weights.reduced(), longest, joint=weights.joint_norm).item()
     lr = optim.peak_lr(run.config.model.rate_width) * multiplier(step, steps=run.steps, optim=optim)
@@ -237,9 +238,9 @@ def _step(run: Run, step: int, inputs: Any, targets: Any) -> tuple[float, float,
 def _backward(run: Run, x: Tensor, y: Tensor) -> tuple[float, float]:
     """Add up the gradients of a step; return its loss, and the mean squared length of the ranks' first gradients."""
     train, parts = run.config.train, _parts(run)
-    own = train.precision == "bf16" and run.device.type == "cpu"
+    own = train.precision == "bf16" and run.device.type == "cpu" and not run.compiled
     autocast = train.precision != "fp32" and not own
-    loss = first = 0.0
+    first, losses = 0.0, list[Tensor]()
     halves = zip(x.chunk(train.grad_accum), y.chunk(train.grad_accum), strict=True)
     for index, (part_x, part_y) in enumerate(halves):
         with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=autocast):
@@ -247,7 +248,8 @@ def _backward(run: Run, x: Tensor, y: Tensor) -> tuple[float, float]:
         part.backward()  # type: ignore[no-untyped-call]
         if index == 0 and parts > 1:
             first = run.weights.own_square() * parts**2
-        loss += part.item()
+        losses.append(part.detach())
+    loss = sum(part.item() for part in losses)  # read at last, for a GPU goes on meanwhile
     told = run.ranks.gather(loss, first)
     share = run.weights.parts / run.ranks.world
     return sum(row[0] for row in told) * share, sum(row[1] for row in told) / run.weights.parts
@@ -375,6 +377,7 @@ def _record(run: Run, steps: int, final: Evaluation | None, reason: str | None) 
         "device": run.device.type,
         "threads": state.threads,
         "devices": state.devices,
+        "compiled": run.compiled,
         "bit_exact": len(state.threads) == len(state.devices) == 1,
         "torch": torch.__version__,
         "flops_by_convention": {name: tokens * count(config.model) for name, count in FLOPS.items()},

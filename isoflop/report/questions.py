@@ -52,7 +52,10 @@ def rate(answer: Answer, ax: Axes, lang: Lang = "en") -> Axes:
         tops = np.where(np.isnan(high), y, high)
         for at, top, size in zip(x, tops, larger, strict=True):
             text = f"{'≥ ' if size['edge'] else ''}{size['regret']:.3f}"
-            ax.annotate(text, (at, top), (0, 4), textcoords="offset points", ha="center", color=colour, fontsize=9)
+            note = ax.annotate(
+                text, (at, top), (0, 4), textcoords="offset points", ha="center", color=colour, fontsize=9
+            )
+            note.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # the allowed line passes behind
     ax.axhline(max(row["tolerance"] for row in rows), color=GREY, linestyle="--", label=_say("allowed", lang))
     ax.set_xticks(range(len(shapes)), shapes)
     ax.set_xlim(-0.5, len(shapes) - 0.5)

@@ -67,16 +67,20 @@ def scatter(series: Sequence[Series], *, width: int = 60, height: int = 12) -> l
     ]
     low, high = compact(float(np.exp(x.min()))), compact(float(np.exp(x.max())))
     axis = f"{'':6} └{low}{'─' * max(1, columns - len(low) - len(high))}{high}"
-    legend = [
-        cell
-        for index, one in enumerate(drawn)
-        for cell in [
-            *_plain("  " if index else f"{'':8}"),
-            Cell(MARKS[index % len(MARKS)], COLOURS[index % len(COLOURS)]),
-            *_plain(f" {one.label}"),
-        ]
-    ]
-    return [*lines, _plain(axis), legend]
+    return [*lines, _plain(axis), *_legend(drawn, width)]
+
+
+def _legend(drawn: Sequence[Series], width: int) -> list[list[Cell]]:
+    """Name the series, in as many lines as the width asks for."""
+    lines: list[list[Cell]] = []
+    for index, one in enumerate(drawn):
+        mark = Cell(MARKS[index % len(MARKS)], COLOURS[index % len(COLOURS)])
+        entry = [mark, *_plain(f" {one.label}")]
+        if not lines or len(lines[-1]) + 2 + len(entry) > width:
+            lines.append(_plain(" " * 8) + entry)
+        else:
+            lines[-1] += _plain("  ") + entry
+    return lines
 
 
 def _plain(text: str) -> list[Cell]:

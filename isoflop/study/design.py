@@ -52,12 +52,12 @@ def target(study: Study, *, data_sha256: str, train_tokens: int) -> list[RunConf
     Raises:
         ValueError: the study has no target.
     """
-    if study.target_flops is None or study.target_width is None:
+    if study.target_flops is None or study.target_d_model is None:
         raise ValueError(
             "the study has no target; add a [target] table (flops, d_model) to its file, or give `isoflop study run` "
-            "--target-flops and --target-width"
+            "--target-flops and --target-d-model"
         )
-    config = run_of(study, study.target_width, study.target_flops, data_sha256)
+    config = run_of(study, study.target_d_model, study.target_flops, data_sha256)
     _meets_budget(config, train_tokens)
     return [config]
 
@@ -82,12 +82,11 @@ def run_of(
     study: Study, width: int, flops: float | None, data_sha256: str = "", *, tokens: int | None = None
 ) -> RunConfig:
     """Return the run of a width by the study's recipe, for so many FLOPs, or tokens."""
-    layers = study.model.num_layers if study.aspect is None else max(1, round(width / study.aspect))
-    model = replace(study.model, d_model=width, num_layers=layers)
+    model = study.model_of(width)
     length = tokens if flops is None else flops / compute(model)
     assert length is not None, "one of flops and tokens is given"
     optim, train = RATES[study.rate](study.optim, study.train, model, length)
-    train = replace(train, flops=None if flops is None else float(flops), tokens=tokens)
+    train = study.lasting(train, None if flops is None else float(flops), tokens)
     return RunConfig(model=model, data=study.data, optim=optim, train=train, data_sha256=data_sha256)
 
 

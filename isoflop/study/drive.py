@@ -82,8 +82,22 @@ def settle(study: Study, folder: Path) -> Study:
         different = [f"{name}={now[name]!r} (there {before[name]!r})" for name in now if now[name] != before.get(name)]
         if different:
             raise ValueError(f"{folder} holds runs of another recipe: {', '.join(different)}; choose another --out")
+        _keeps_rounds(study, folder)
     write_json(folder / "study.json", lasts)
     return study
+
+
+def _keeps_rounds(study: Study, folder: Path) -> None:
+    """Make sure that the runs of a folder's rounds stay what they are, whatever else of the study changes."""
+    before = open_study(folder)
+    there = {"aspect": before.aspect, "rate": before.rate, "num_layers": before.model.num_layers}
+    now = {"aspect": study.aspect, "rate": study.rate, "num_layers": study.model.num_layers}
+    moved = [f"{name}={now[name]!r} (there {there[name]!r})" for name in now if now[name] != there[name]]
+    if moved and read_rounds(folder):
+        raise ValueError(
+            f"{folder} holds rounds of `isoflop next --run`, whose runs would be others by {', '.join(moved)}; leave "
+            "that as it is, or choose another --out"
+        )
 
 
 def plan(study: Study, folder: Path, *, targets: bool = False) -> list[Planned]:
@@ -114,6 +128,11 @@ def plan_round(study: Study, folder: Path, made: Round) -> list[Planned]:
     tokens = open_configured(study.data, vocab_size=study.model.vocab_size)
     facts: dict[str, Any] = {"data_sha256": tokens.fingerprint, "train_tokens": tokens.train_tokens}
     return _planned(design.runs(made.study(study), **facts), folder / "runs", tokens.train_tokens)
+
+
+def train_tokens(study: Study) -> int:
+    """Count the training tokens of a study's text."""
+    return open_configured(study.data, vocab_size=study.model.vocab_size).train_tokens
 
 
 def _planned(configs: Sequence[RunConfig], out: Path, train_tokens: int) -> list[Planned]:
@@ -206,7 +225,7 @@ def _settle(ledger: Ledger, event: Event, runs: Sequence[Planned]) -> None:
     elif event.kind == "progress" and (reason := ledger.exhausted()):
         for run in runs:
             if run.record is None:
-                cancel(run.folder, f"{reason}; raise it, and `isoflop study retry` takes this back")
+                cancel(run.folder, f"{reason}, after `isoflop study retry FOLDER`")
 
 
 def _refused(ledger: Ledger | None, runs: Sequence[Planned]) -> dict[Path, Event]:

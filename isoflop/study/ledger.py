@@ -22,6 +22,9 @@ LEDGER = "ledger.json"
 """In a study's folder: FLOPs promised to runs that somebody means to train, by run folder."""
 LOOK = 5.0
 """Seconds between looks at what running runs have used."""
+FLAGS = {"FLOPs": "--cap-flops", "hours": "--cap-hours", "money": "--cap-cost"}
+"""What `isoflop study run FOLDER` takes to raise a cap."""
+RAISE = "`isoflop study run FOLDER` goes on with a higher"
 PLACES = ("runs", "target")
 """Folders of a study whose runs it pays for."""
 
@@ -61,7 +64,8 @@ class Balance:
         for unit, left in self.left.items():
             if costs[unit] > left * (1 + 1e-9) or left <= 0:
                 cap = _caps(self.study)[unit]
-                return f"the cap of {cap:.4g} {unit} leaves {max(left, 0.0):.3g}, and it needs {costs[unit]:.3g}"
+                said = f"the cap of {cap:.4g} {unit} leaves {max(left, 0.0):.3g}, and it needs {costs[unit]:.3g}"
+                return f"{said}; {RAISE} {FLAGS[unit]}"
         return None
 
 
@@ -128,7 +132,9 @@ class Ledger:
         used, _ = self._used()
         balance = Balance(spent=_sum(used.values()), reserved=Amount(), study=self.study)
         over = [unit for unit, left in balance.left.items() if left < 0]
-        return f"the study's cap of {_caps(self.study)[over[0]]:.4g} {over[0]} is used up" if over else None
+        if not over:
+            return None
+        return f"the study's cap of {_caps(self.study)[over[0]]:.4g} {over[0]} is used up; {RAISE} {FLAGS[over[0]]}"
 
     def _used(self, known: Mapping[Path, Record] | None = None) -> tuple[dict[str, Amount], float]:
         """What each run has used so far, and hours per FLOP of those that are done (0 before the first)."""

@@ -14,6 +14,7 @@ from isoflop.law.forecast import forecast
 from isoflop.law.frontier import approach3
 from isoflop.law.lawful import lawful
 from isoflop.law.laws import LAWS
+from isoflop.law.repetition import MUCH
 from isoflop.law.uncertainty import bootstrap
 from isoflop.sources.folder import read_folder
 from isoflop.study.design import run_of, width_near
@@ -67,24 +68,41 @@ def default_target(fitted: Fit, allowance: float) -> float:
     return AHEAD * max(float(fitted.records.C.max()), FAR * allowance)
 
 
-def propose(study: Study, fitted: Fit, before: Known, *, number: int, allowance: float, **wishes: Any) -> Round:
-    """Choose the runs of a round, as models that can be built and in whole steps; `wishes` go to `advise`."""
+def propose(
+    study: Study, fitted: Fit, before: Known, *, number: int, allowance: float, unique: float, **wishes: Any
+) -> Round:
+    """Choose the runs of a round, as models that can be built and in whole steps; `wishes` go to `advise`.
+
+    What would read the `unique` training tokens more than `MUCH` times is left out: the fit would leave it out too.
+
+    Raises:
+        ValueError: nothing else is proposed.
+    """
     told = advise(fitted, allowance, **wishes)
-    widths, budgets, expected = list[int](), list[float](), list[float]()
+    widths, budgets, expected, why = list[int](), list[float](), list[float](), list[str]()
     for run in told.runs:
         config = run_of(study, width_near(study, run.params), run.flops)
         per_token = compute(config.model)
         step = per_token * config.train.batch_size * config.model.context_length
         spent = step * max(1.0, np.floor(run.flops / step))
+        if spent / per_token > MUCH * unique:
+            continue
         widths.append(config.model.d_model)
+        why.append(run.why)
         budgets.append(float(spent))
         expected.append(float(np.asarray(LAWS[fitted.law].loss(fitted.values, N=per_token / 6, D=spent / per_token))))
+    if not widths:
+        raise ValueError(
+            f"all runs proposed for {allowance:.3g} FLOPs would read the {unique:.3g} training tokens more than "
+            f"{MUCH:g} times, and no fit takes those; give fewer --flops, or a study of more text"
+        )
     return Round(
         number=number,
         widths=tuple(widths),
         budgets=tuple(budgets),
         expected=tuple(expected),
-        why=tuple(run.why for run in told.runs),
+        why=tuple(why),
+        left_out=len(told.runs) - len(why),
         target=told.target,
         before=before,
     )

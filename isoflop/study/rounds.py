@@ -59,6 +59,8 @@ class Round:
     target: float
     """FLOPs of the forecast that they serve."""
     before: Known
+    left_out: int = 0
+    """Proposed runs that would have repeated their tokens more often than any fit takes."""
     after: Known | None = None
     """None until all its runs are done."""
 
@@ -87,7 +89,7 @@ def read_rounds(folder: Path) -> list[Round]:
 
 
 def _round(value: Any) -> Round:
-    lists = {f.name: tuple(value[f.name]) for f in fields(Round) if isinstance(value[f.name], list)}
+    lists = {f.name: tuple(value[f.name]) for f in fields(Round) if isinstance(value.get(f.name), list)}
     after = value["after"] and Known(**value["after"])
     return Round(**{**value, **lists, "before": Known(**value["before"]), "after": after})
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,7 +66,7 @@ class Study:
     """Centre each budget's sizes on what the finished budgets found, one budget after the other."""
     target_flops: float | None = None
     """FLOPs of the larger run whose loss is forecast before it is trained."""
-    target_width: int | None = None
+    target_d_model: int | None = None
     """d_model of that run."""
     cap_flops: float | None = None
     """FLOPs that the study may spend, its larger run included; None: no cap."""
@@ -100,8 +101,8 @@ class Study:
         positive(self, "cap_flops", "cap_hours", "cap_cost", "price_per_hour")
         if self.cap_cost is not None and self.price_per_hour is None:
             raise ValueError(f"cap_cost={self.cap_cost:g} needs a price; give price_per_hour, of one process")
-        if (self.target_flops is None) != (self.target_width is None):
-            raise ValueError("a target needs both target_flops and target_width; give the other one too")
+        if (self.target_flops is None) != (self.target_d_model is None):
+            raise ValueError("a target needs both target_flops and target_d_model; give the other one too")
         if any(getattr(self.train, name) is not None for name in LENGTHS):
             raise ValueError(f"the design decides how long a study's runs are; leave {', '.join(LENGTHS)} out")
 
@@ -127,6 +128,29 @@ class Study:
         except (KeyError, TypeError) as error:
             raise ValueError(f"this is no study ({error}); was it written by another version?") from error
 
+    def model_of(self, width: int) -> ModelConfig:
+        """Return the model of a width, made and checked once for all the runs that train it."""
+        if width not in self._models:
+            layers = self.model.num_layers if self.aspect is None else max(1, round(width / self.aspect))
+            self._models[width] = replace(self.model, d_model=width, num_layers=layers)
+        return self._models[width]
+
+    def lasting(self, train: TrainConfig, flops: float | None, tokens: int | None) -> TrainConfig:
+        """Return a run's training with its length; of the study's own, made and checked once for all sizes."""
+        if train is not self.train:
+            return replace(train, flops=flops, tokens=tokens)
+        if (flops, tokens) not in self._lengths:
+            self._lengths[flops, tokens] = replace(train, flops=flops, tokens=tokens)
+        return self._lengths[flops, tokens]
+
+    @cached_property
+    def _models(self) -> dict[int, ModelConfig]:
+        return {}
+
+    @cached_property
+    def _lengths(self) -> dict[tuple[float | None, int | None], TrainConfig]:
+        return {}
+
     def recipe(self) -> dict[str, Any]:
         """What all runs of a study must share, whatever sizes and budgets are added to it later."""
         shared = {name: value for name, value in self.to_dict().items() if name in PARTS}
@@ -142,8 +166,9 @@ def _check_isoflop(study: Study) -> None:
         raise ValueError("lengths belong to design=grid, but this design has budgets; leave lengths out")
     if study.widths and len(study.widths) != study.sizes * len(study.budgets):
         raise ValueError(
-            f"widths gives {len(study.widths)} values, but {len(study.budgets)} budgets of sizes={study.sizes} "
-            f"need {study.sizes * len(study.budgets)}; give all of them, or none"
+            f"widths gives {len(study.widths)} values, but sizes={study.sizes} × {len(study.budgets)} budgets need "
+            f"{study.sizes * len(study.budgets)}: one flat list, the {study.sizes} of the first budget, then those of "
+            "the next; give all of them, or leave widths out"
         )
     if study.widths and study.recentre:
         raise ValueError("recentre chooses the sizes that widths gives already; leave one of them out")
@@ -175,7 +200,7 @@ def _check_ladder(study: Study) -> None:
             "design=ladder needs widths and ratios (tokens per parameter), such as --widths 16 24 32 --ratios 20 40 80"
         )
     if study.target_flops is None:
-        raise ValueError("design=ladder climbs to a target; give --target-flops and --target-width, or [target]")
+        raise ValueError("design=ladder climbs to a target; give --target-flops and --target-d-model, or [target]")
     if study.budgets or study.lengths or study.recentre:
         raise ValueError("a ladder's lengths follow from its ratios; leave budgets, lengths and recentre out")
 
@@ -213,7 +238,7 @@ _CHECKS: Mapping[DesignKind, Callable[[Study], None]] = {
 }
 _VARYING = [("model", "d_model"), ("model", "num_layers"), ("data", "data"), *(("train", name) for name in LENGTHS)]
 STUDY_FIELDS = frozenset({"name", "source", "tokenizer", "question"})
-TARGET_FIELDS = {"flops": "target_flops", "d_model": "target_width"}
+TARGET_FIELDS = {"flops": "target_flops", "d_model": "target_d_model"}
 CAP_FIELDS = {"flops": "cap_flops", "hours": "cap_hours", "cost": "cap_cost", "price_per_hour": "price_per_hour"}
 DESIGN_FIELDS = (
     frozenset(f.name for f in fields(Study)) - STUDY_FIELDS - {*TARGET_FIELDS.values(), *CAP_FIELDS.values(), *PARTS}
@@ -234,7 +259,10 @@ def read_study(path: Path, **changes: Any) -> Study:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no study file: {error}") from error
+        twice = (
+            "; a name is given twice, or both as a value and as a [table]: keep one" if "Cannot" in str(error) else ""
+        )
+        raise ValueError(f"{path} is no study file: {error}{twice}") from error
     return study_from_tables(tables, where=str(path), **changes)
 
 
@@ -248,6 +276,12 @@ def study_from_tables(tables: Mapping[str, Any], *, where: str, **changes: Any) 
         **{part: frozenset(f.name for f in fields(config)) for part, config in PARTS.items()},
     }
     for table, values in tables.items():
+        if not isinstance(values, Mapping):
+            name = table if table in known else next((n for n, names in known.items() if table in names), "study")
+            raise ValueError(
+                f"{where}: {table} = {values!r} stands in no table; write [{name}] on a line above it, so that it is "
+                f"{table} of [{name}]"
+            )
         _known(table, known, f"{where}: there is no table [{table}]")
         for name in values:
             if (table, name) != ("model", "preset"):
@@ -256,6 +290,12 @@ def study_from_tables(tables: Mapping[str, Any], *, where: str, **changes: Any) 
     for table, names in (("target", TARGET_FIELDS), ("cap", CAP_FIELDS)):
         flat |= {names[name]: value for name, value in tables.get(table, {}).items()}
     flat = {name: tuple(value) if isinstance(value, list) else value for name, value in flat.items()}
+    widths = flat.get("widths", ())
+    if not isinstance(widths, tuple) or any(isinstance(width, list) for width in widths):
+        raise ValueError(
+            f"{where}: widths = {list(widths) if isinstance(widths, tuple) else widths!r} must be one flat list of "
+            "d_model, as long as sizes × budgets: with sizes = 2 and two budgets [16, 24, 24, 32]"
+        )
     if isinstance(flat.get("vary"), dict):
         flat["vary"] = written(flat["vary"])
     # TOML has no word for nothing, so a file writes it as the command line does

@@ -195,6 +195,9 @@ class _Pool:
             for worker in self.workers.values():
                 worker.process.wait()
                 worker.close()
+                if worker.run is not None:
+                    done = (worker.run / "record.json").exists()
+                    self.tell(Event(kind="done" if done else "stopped", run=worker.run))
 
 
 def run(folders: Sequence[Path], *, workers: int | None, patience: float, on_event: Callable[[Event], None]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from isoflop.record import Floats, Record, Records
-from isoflop.study.questions.answer import Answer, Cited, answered, differ_only_in, field_of
+from isoflop.study.questions.answer import Answer, Cited, answered, differ_only_in, few, field_of
 from isoflop.study.questions.paired import Paired, cells, pair
 
 WITHIN = 0.01
@@ -123,7 +123,7 @@ def _end(sampled: float, drawn: Floats, value: float) -> dict[str, Any]:
 
 
 def _sentence(row: dict[str, Any]) -> str:
-    held = f"at N = {row['params']:,.0f} and {row['size']:.3g} {row['kind']}"
+    held = f"at N = {few(row['params'])} (attention and MLP) and {few(row['size'])} {row['kind']}"
     best = min(row["loss"])
     if not row["decided"]:
         return (
@@ -137,15 +137,15 @@ def _sentence(row: dict[str, Any]) -> str:
     at = row["aspect"][row["loss"].index(best)]
     ends = [_said(row["low"], first), _said(row["high"], last)]
     return (
-        f"{held[0].upper()}{held[1:]} shapes are within 1 % of the best (d_model/num_layers {at:.3g}) from {ends[0]} "
-        f"to {ends[1]}."
+        f"{held[0].upper()}{held[1:]} a d_model/num_layers of {at:.3g} is best, and shapes from {ends[0]} to {ends[1]} "
+        "lose at most 1 % to it."
     )
 
 
 def _said(end: dict[str, Any], sampled: float) -> str:
     if end["value"] is None:
         return f"{sampled:.3g} (the last sampled)"
-    return f"{end['value']:.3g} ({end['low']:.3g} to {end['high']:.3g})"
+    return f"{end['value']:.3g} (90 % interval {end['low']:.3g} to {end['high']:.3g})"
 
 
 LITERATURE = (

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
 from isoflop.record import Floats, Record, Records
-from isoflop.study.questions.answer import APART, Answer, Cited, answered, differ_only_in, field_of
+from isoflop.study.questions.answer import APART, Answer, Cited, answered, differ_only_in, few, field_of
+from isoflop.study.questions.noise import noise_scale
 
 FEWEST_BATCHES = 4
 """The hyperbola has two unknowns; two more batches can contradict it."""
@@ -59,7 +61,7 @@ def batch(records: Records) -> Answer:
         "targets": rows,
         "line": _line(rows),
         "edges": edges,
-        "noise_scale": _noise_scale(records),
+        "noise_scale": noise_scale(records, _batch_tokens),
     }
     measured = [
         f"{'loss':>7} {'D, tokens':>10} {'S_min':>8} {'E_min':>9} {'critical batch, tokens':>23} {'90 % interval':>18}"
@@ -69,11 +71,7 @@ def batch(records: Records) -> Answer:
         f"{f'''{row['low']:.0f} to {row['high']:.0f}''':>18}"
         for row in rows
     ]
-    if (scale := numbers["noise_scale"]) is not None:
-        quarters = ", ".join(f"{value:.0f}" for value in scale["along"])
-        measured.append(
-            f"gradient noise scale in the quarters of runs of {scale['tokens']:.3g} tokens: {quarters} tokens"
-        )
+    measured += _noise_table(numbers)
     decided, verdict = _verdict(rows, numbers)
     return answered(
         records,
@@ -196,50 +194,56 @@ def _drawn_line(known: list[dict[str, Any]], ln_tokens: float) -> tuple[Floats, 
     return slope, to.mean(0) + slope * (ln_tokens - at.mean(0))
 
 
-def _noise_scale(records: Records) -> dict[str, Any] | None:
-    """Gradient noise scale, tokens, along the longest runs at the best rate of their batch, where their logs had it.
-
-    Its median over batches in each quarter of a run, and the least and greatest at the end.
-    """
-    longest = max(run.tokens for run in records.runs)
-    best: dict[float, Record] = {}
-    for run in records.runs:
-        size = _batch_tokens(run)
-        if run.tokens == longest and (size not in best or (run.loss or np.inf) < (best[size].loss or np.inf)):
-            best[size] = run
-    along = [run.measured["noise_scales"] for run in best.values() if run.measured.get("noise_scales")]
-    if not along:
-        return None
-    ends = [quarters[-1] for quarters in along]
-    return {
-        "tokens": longest,
-        "along": np.median(along, axis=0).tolist(),
-        "low": float(min(ends)),
-        "high": float(max(ends)),
-        "runs": len(along),
-    }
-
-
 def critical_batch(answer: Answer, tokens: float) -> Critical:
     """Return the critical batch of a run of so many tokens.
 
     Raises:
         ValueError: the runs do not determine it, or reach not within a factor of four of that length.
     """
-    line = answer.numbers["line"]
-    if line is None:
+    if answer.numbers["line"] is None:
         raise ValueError(
             "fewer than three losses have a known critical batch, so it cannot be given for other D; add runs"
         )
-    known = [row for row in answer.numbers["targets"] if row["known"]]
-    least, most = (end(row["tokens"] for row in known) for end in (min, max))
-    if not least / REACH <= tokens <= most * REACH:
+    given, (least, most) = _at(answer.numbers, tokens)
+    if given is None:
         raise ValueError(
             f"D={tokens:.3g} tokens is more than ×{REACH:g} outside what was measured, {least:.3g} to {most:.3g}; "
             "train nearer to it"
         )
+    return given
+
+
+def _at(numbers: Mapping[str, Any], tokens: float) -> tuple[Critical | None, tuple[float, float]]:
+    """Read the critical batch off the line, None beyond its reach, and the range of D that was measured."""
+    line, known = numbers["line"], [row for row in numbers["targets"] if row["known"]]
+    least, most = (end(row["tokens"] for row in known) for end in (min, max))
+    if not least / REACH <= tokens <= most * REACH:
+        return None, (least, most)
     low, high = np.exp(np.percentile(_drawn_line(known, float(np.log(tokens)))[1], (5, 95)))
-    return Critical(float(line["critical"] * (tokens / line["tokens"]) ** line["slope"]), float(low), float(high))
+    value = float(line["critical"] * (tokens / line["tokens"]) ** line["slope"])
+    return Critical(value, float(low), float(high)), (least, most)
+
+
+def _noise_table(numbers: dict[str, Any]) -> list[str]:
+    """Set the gradient noise scale at the end of runs of each length beside the critical batch of that D."""
+    scale = numbers["noise_scale"]
+    if scale is None:
+        return []
+    quarters = ", ".join(f"{one['value']:.0f} ({one['low']:.0f} to {one['high']:.0f})" for one in scale["along"])
+    lines = [
+        "",
+        f"{'D, tokens':>10} {'runs':>5} {'gradient noise scale, tokens':>29} {'least to greatest':>18} "
+        f"{'critical batch, tokens':>23} {'90 % interval':>18}",
+    ]
+    for end in scale["ends"]:
+        given = None if numbers["line"] is None else _at(numbers, end["tokens"])[0]
+        value = "-" if given is None else f"{given.value:.0f}"
+        interval = "-" if given is None else f"{given.low:.0f} to {given.high:.0f}"
+        spread = f"{end['low']:.0f} to {end['high']:.0f}"
+        lines.append(
+            f"{end['tokens']:10.3g} {end['runs']:>5} {end['value']:29.0f} {spread:>18} {value:>23} {interval:>18}"
+        )
+    return [*lines, f"along the runs of {scale['tokens']:.3g} tokens, in quarters: {quarters} tokens"]
 
 
 def _verdict(rows: list[dict[str, Any]], numbers: dict[str, Any]) -> tuple[bool, str]:
@@ -259,19 +263,21 @@ def _verdict(rows: list[dict[str, Any]], numbers: dict[str, Any]) -> tuple[bool,
         else "The critical"
     )
     said += (
-        f" batch is {last['critical']:.0f} tokens ({last['low']:.0f} to {last['high']:.0f}) at loss "
-        f"{last['loss']:.3f}, D = {last['tokens']:.3g} tokens"
+        f" batch is {last['critical']:.0f} tokens (90 % interval {last['low']:.0f} to {last['high']:.0f}) at a loss of "
+        f"{last['loss']:.3f} nats per token, D = {few(last['tokens'])} tokens"
     )
     if line is not None:
         grows = line["low"] > 0
         said += (
             f"; it {'grows' if grows else 'cannot be said to grow'} with D, as D^{line['slope']:.2f} "
-            f"({line['low']:.2f} to {line['high']:.2f}), and is not given beyond ×{REACH:g}"
+            f"({line['low']:.2f} to {line['high']:.2f}), and is not given beyond ×{REACH:g} of the D measured"
         )
     if scale is not None:
+        end = scale["along"][-1]
         said += (
-            f"; the gradient noise scale of the longest runs ends at {scale['along'][-1]:.0f} tokens "
-            f"({scale['low']:.0f} to {scale['high']:.0f} over {scale['runs']} batches)"
+            f"; the gradient noise scale in the last quarter of runs of {few(scale['tokens'])} tokens is "
+            f"{end['value']:.0f} tokens (least and greatest of {end['runs']} runs: {end['low']:.0f} and "
+            f"{end['high']:.0f})"
         )
     return not edges, said + "."
 

@@ -9,7 +9,7 @@ import numpy as np
 from isoflop.law.fit import fit
 from isoflop.law.uncertainty import bootstrap
 from isoflop.record import Record, Records
-from isoflop.study.questions.answer import APART, Answer, Cited, answered, differ_only_in, field_of
+from isoflop.study.questions.answer import APART, Answer, Cited, answered, differ_only_in, few, field_of
 
 FEWEST_LENGTHS = 3
 """A turn needs a length on either side."""
@@ -156,21 +156,21 @@ def _verdict(rows: list[dict[str, Any]], best: list[dict[str, Any]], law: dict[s
 
 
 def _of_best(item: dict[str, Any]) -> str:
-    loss = f"loss {item['loss']:.3f} ± {item['half']:.3f}"
+    loss = f"loss {item['loss']:.3f} ± {item['half']:.3f} nats per token"
     if item["open"]:
         return (
-            f"The best size and epochs for {item['pool']:.3g} unique tokens are not within these runs: {loss} is "
-            f"lowest at N = {item['N']:.4g} for {item['epochs']:.3g} epochs, where the {' and '.join(item['open'])} "
+            f"The best size and epochs for {few(item['pool'])} unique tokens are not within these runs: {loss} is "
+            f"lowest at N = {few(item['N'])} for {item['epochs']:.3g} epochs, where the {' and '.join(item['open'])} "
             "tried end."
         )
     return (
-        f"Best for {item['pool']:.3g} unique tokens: N = {item['N']:.4g} ({_ends(item['N_between'])}) for "
+        f"Best for {few(item['pool'])} unique tokens: N = {few(item['N'])} ({_ends(item['N_between'])}) for "
         f"{item['epochs']:.3g} epochs ({_ends(item['epochs_between'])}), {loss}."
     )
 
 
 def _ends(between: tuple[float | None, float | None]) -> str:
-    low, high = ("" if end is None else f"{end:.3g}" for end in between)
+    low, high = ("" if end is None else few(end) for end in between)
     if low and high:
         return f"between {low} and {high}"
     if low or high:
@@ -185,17 +185,20 @@ def _turns(rows: list[dict[str, Any]]) -> list[str]:
         at, e = row["at"], row["epochs"]
         before = f"{e[at - 1]:.3g}" if at else "the shortest run"
         said = (
-            f"with {row['pool']:.3g} unique tokens validation loss turns after {e[at]:.3g} epochs (between {before} "
+            f"with {few(row['pool'])} unique tokens validation loss turns after {e[at]:.3g} epochs (between {before} "
             f"and {e[at + 1]:.3g})"
         )
-        alike.setdefault(said, []).append(f"{row['N']:.3g}")
+        alike.setdefault(said, []).append(few(row["N"]))
     return [f"{said} at N = {', '.join(sizes)}" for said, sizes in alike.items()]
 
 
 def _of_law(law: dict[str, Any]) -> str:
     if law["status"] == "refused":
         return f"What a repeated token is worth is not decided: {law['reason']}."
-    known = f"R*_D = {law['value']:.3g} ({law['low']:.3g} to {law['high']:.3g}) from {law['runs']} runs before the turn"
+    known = (
+        f"R*_D = {law['value']:.3g} (90 % interval {law['low']:.3g} to {law['high']:.3g}) from {law['runs']} runs "
+        "before the turn"
+    )
     if law["status"] != "identified":
         return f"What a repeated token is worth is not decided: {known}, {law['status']}."
     return f"{known}, where arXiv:2305.16264 has {PUBLISHED:.1f}."

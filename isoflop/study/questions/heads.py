@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from isoflop.record import Records
-from isoflop.study.questions.answer import Answer, Cited, answered, differ_only_in, field_of, heads_of
+from isoflop.study.questions.answer import Answer, Cited, answered, differ_only_in, few, field_of, heads_of
 from isoflop.study.questions.paired import Paired, cells, pair
 
 
@@ -55,7 +55,7 @@ def _row(width: int, kind: str, size: float, paired: Paired) -> dict[str, Any]:
 
 def _sentence(row: dict[str, Any]) -> str:
     (kind, size), over, margin = next(iter(row["length"].items())), np.array(row["over"]), row["margin"]
-    where = f"at d_model {row['d_model']} and {size:.3g} {kind}"
+    where = f"at d_model {row['d_model']} and {few(size)} {kind}"
     noise = (
         f"a run's noise is {row['noise']:.4f} nats within a seed, {row['seed_noise']:.4f} between seeds, "
         f"{len(row['seeds'])} seeds"
@@ -67,16 +67,26 @@ def _sentence(row: dict[str, Any]) -> str:
         )
     best = row["heads"][int(over.argmin())]
     worse = [
-        f"{count} by {gap:.4f} ({gap - margin:.4f} to {gap + margin:.4f})"
+        f"{_heads(count)} by {gap:.4f} ({gap - margin:.4f} to {gap + margin:.4f})"
         for count, gap in zip(row["heads"], over, strict=True)
         if gap > margin
     ]
-    same = [count for count, gap in zip(row["heads"], over, strict=True) if 0 < gap <= margin]
-    rest = f"; {_list(same)} cannot be told from it" if same else ""
+    same = [
+        f"{_heads(count)} ({gap:+.4f}, {gap - margin:+.4f} to {gap + margin:+.4f})"
+        for count, gap in zip(row["heads"], over, strict=True)
+        if 0 < gap <= margin
+    ]
+    rest = f"; {_list(same)} cannot be told from the best" if same else ""
+    verb = "is" if best == 1 else "are"
     return (
-        f"{where[0].upper()}{where[1:]} {best} heads of {row['d_model'] // best} are best; worse, in nats per token, "
-        f"{'is' if len(worse) == 1 else 'are'} {_list(worse)}{rest} ({noise})."
+        f"{where[0].upper()}{where[1:]} {_heads(best)} of {row['d_model'] // best} {verb} best. "
+        f"Worse, in nats per token with 90 % intervals for all pairs at once: {_list(worse)}{rest}. "
+        f"{noise[0].upper()}{noise[1:]}."
     )
+
+
+def _heads(count: int) -> str:
+    return f"{count} head{'' if count == 1 else 's'}"
 
 
 def _list(parts: list[Any]) -> str:

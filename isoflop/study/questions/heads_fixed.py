@@ -140,19 +140,25 @@ class _Arm:
 def _verdict(numbers: dict[str, Any]) -> tuple[bool, str]:
     moved, (fixed, kept) = numbers["difference"], numbers["arms"]
     both = (
-        f"a = {fixed['a']:.3f} ({fixed['low']:.3f} to {fixed['high']:.3f}) with {numbers['num_heads']} heads and "
-        f"{kept['a']:.3f} ({kept['low']:.3f} to {kept['high']:.3f}) with heads of {numbers['head_size']}: a difference "
-        f"of {moved['value']:+.3f} ({moved['low']:+.3f} to {moved['high']:+.3f})"
+        f"N* grows as C^a with a = {fixed['a']:.3f} (90 % interval {fixed['low']:.3f} to {fixed['high']:.3f}) with "
+        f"{numbers['num_heads']} heads and {kept['a']:.3f} ({kept['low']:.3f} to {kept['high']:.3f}) with heads of "
+        f"{numbers['head_size']}: a difference of {moved['value']:+.3f} ({moved['low']:+.3f} to {moved['high']:+.3f})"
     )
     outside = sum(not item for arm in (fixed, kept) for item in arm["inside"])
     if outside:
         return False, f"Not decided: {outside} minima lie at the edge of the sampled widths ({both}); add widths there."
     if moved["low"] > 0 or moved["high"] < 0:
-        return True, f"No, not if the exponent matters: {both}."
+        return (
+            True,
+            f"No, not if the exponent matters: {both}.",
+        )
     most = max(-moved["low"], moved["high"])
     if most <= NEGLIGIBLE:
         return True, f"Yes, at these sizes: {both}, at most {most:.3f}."
-    return False, f"Not decided: {both}, which neither shows a move nor rules out one of {NEGLIGIBLE:g}; add budgets."
+    return False, (
+        f"Not decided, but bounded: {both}. Fixed heads move a by at most {most:.3f} at these sizes; that "
+        f"neither shows a move nor rules out one of {NEGLIGIBLE:g}. Add budgets."
+    )
 
 
 def _table(numbers: dict[str, Any]) -> list[str]:

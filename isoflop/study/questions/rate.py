@@ -97,8 +97,8 @@ def _sentence(one: Transfer, gate: tuple[bool, str]) -> str:
     if one.passed and any(size.between and size.between[1] > one.tolerance for size in one.sizes):
         seeds = "; more than that is not ruled out by these seeds"
     return (
-        f"{kind}: {one.why}. The rate {one.rate:g} of d_model {base.d_model} costs, in nats per token, "
-        f"{', '.join(parts)}, where {one.tolerance:.4f} is allowed{seeds}{checked}."
+        f"{kind}: {one.why}. The rate {one.rate:g} of d_model {base.d_model} costs, in nats per token with 90 % "
+        f"intervals, {', '.join(parts)}, where {one.tolerance:.4f} is allowed{seeds}{checked}."
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from isoflop.law.diagnose import SURE, diagnose
 from isoflop.record import Floats, Records
-from isoflop.study.questions.answer import Answer, Cited, answered
+from isoflop.study.questions.answer import Answer, Cited, answered, few
 
 LAW = "chinchilla"
 TOO_WIDE = 0.1
@@ -64,7 +64,7 @@ def _settled(a: Floats, sd: Floats, runs: Floats) -> bool:
 
 def _verdict(N: Floats, a: Floats, half: Floats, start: int) -> tuple[bool, str]:
     def said(i: int) -> str:
-        return f"a = {a[i]:.3f} ({a[i] - half[i]:.3f} to {a[i] + half[i]:.3f})"
+        return f"a = {a[i]:.3f} (90 % interval {a[i] - half[i]:.3f} to {a[i] + half[i]:.3f})"
 
     if not half[start] <= TOO_WIDE:
         least = int(half.argmin())
@@ -77,8 +77,8 @@ def _verdict(N: Floats, a: Floats, half: Floats, start: int) -> tuple[bool, str]
         last = max(i for i in range(len(N)) if half[i] <= TOO_WIDE)
         rest = f", {said(last)}; from larger N alone a is not known to {TOO_WIDE:g}" if last < len(N) - 1 else ""
         return True, (
-            f"The law holds from the smallest size on, within these runs: {said(0)} with every N from {N[0]:.4g}, and "
-            f"leaving out the N below {N[last]:.4g} does not move it beyond its error{rest}."
+            f"The law holds from the smallest size on, within these runs: N* grows as C^a with {said(0)} for every N "
+            f"from {few(N[0])}, and leaving out the N below {few(N[last])} does not move it beyond its error{rest}."
         )
     if start >= len(N) - 2:
         return True, (
