@@ -55,7 +55,7 @@ def test_a_larger_delta_leads_to_the_optimum_beside(replicate: int, beside: list
     records = read(shared("porian.csv"), series="owt2/base/long/kaplan/kaplan/train")
     runs = records.take(order(records))
     posed, _ = pose(runs, LAWS["coupled"])
-    drawn = draw(posed, groups(runs), replicates=200, rng=np.random.default_rng(0))
+    drawn, _ = draw(posed, groups(runs), replicates=200, rng=np.random.default_rng(0))
     one = replace(posed, weights=drawn[[replicate]])
     found, least = solve(one, np.array([[beside]])), from_starts(one, 100).objective[0]
     assert found.objective[0] > least * (1 + 4e-6)
