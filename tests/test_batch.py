@@ -69,5 +69,12 @@ def test_a_logged_noise_scale_is_told_along_the_run() -> None:
         [f"{D:.3g}", "5", "1716"] for D in (163840, 327680, 655360, 1310720, 2621440)
     ]
     assert float(beside[2][6]) == pytest.approx(2000, rel=0.2)  # the critical batch of the same D
+    cut = {**runs[0].measured, "noise_scales": [1700.0]}
+    short = [
+        replace(run, measured=cut) if run.config["optim"]["lr"] == 0.005 and not i % 2 else run
+        for i, run in enumerate(runs)
+    ]
+    with pytest.raises(AssertionError, match=r"noise scale at \[1, 4\] points, and must agree in how many"):
+        batch(records(short))
     unlogged = [replace(run, measured={**run.measured, "noise_scales": None}) for run in runs]
     assert batch(records(unlogged)).numbers["noise_scale"] is None

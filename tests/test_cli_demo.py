@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,31 @@ def test_the_first_failure_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as end:
         main(["demo"])
     assert end.value.code == 2 and taken == ["study", "fit"]
+
+
+def test_a_failure_is_in_the_object_with_the_steps_before_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(args: list[str]) -> int:
+        if args[0] == "fit":
+            sys.stderr.write("isoflop: no fit, because; try this\n")
+            return 2
+        sys.stdout.write(json.dumps({"asked": args[0]}))
+        if "--target" in args:
+            sys.exit(1)
+        return 0
+
+    monkeypatch.setattr(module, "main", command)
+    with pytest.raises(SystemExit) as end:
+        main(["demo", "--json"])
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert end.value.code == 2 and said.err == "isoflop: no fit, because; try this\n"
+    assert list(told["steps"].values()) == [{"asked": "study"}]
+    assert told["failed"] == {"step": "fit demo", "code": 2, "error": "no fit, because; try this", "answer": None}
+    with pytest.raises(module.Failed) as lost:
+        module.step(["study", "run", "--target"], json=True)
+    assert lost.value.code == 1 and lost.value.told["answer"] == {"asked": "study"}
 
 
 @pytest.mark.slow

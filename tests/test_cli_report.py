@@ -15,8 +15,16 @@ def test_a_study_gets_figures_and_a_page(tmp_path: Path, capsys: pytest.CaptureF
     call(render, [str(folder)], prog="isoflop render")
     said = capsys.readouterr().out
     assert f"the page: {folder / 'report.html'}" in said and str(folder / "figures" / "isoflop.png") in said
-    assert "optimal_params is not drawn: " in said
+    assert "optimal_params is not drawn: no law is fitted yet, and parabolas have a clear minimum inside at " in said
+    assert "run `isoflop fit` first" in said
     assert (folder / "report.html").exists()
+
+
+def test_what_is_printed_is_in_the_language_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_study(tmp_path / "s", budgets=(1e11, 2e11), fitted=False)
+    call(render, [str(folder), "--lang", "zh"], prog="isoflop render")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"网页：{folder / 'report.html'}"
 
 
 def test_a_run_gets_its_curves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,23 @@ def test_the_end_counts_and_gives_reasons() -> None:
 
 def test_many_runs_are_summed_up_by_budget() -> None:
     head, first, second, target = summary(ROWS)
-    assert head.split() == ["FLOPs", "runs", "complete", "running", "failed", "pending", "lowest", "loss"]
-    assert first.split() == ["1e+11", "2", "2", "0", "0", "0", "1.8340", "at", "d_model", "24"]
-    assert second.split() == ["4e+11", "2", "0", "1", "1", "0", "-"] and target.endswith("the target")
+    assert head.split() == ["length", "runs", "complete", "running", "failed", "pending", "lowest", "loss"]
+    assert first.split() == ["1e+11", "FLOPs", "2", "2", "0", "0", "0", "1.8340", "at", "d_model", "24"]
+    assert second.split() == ["4e+11", "FLOPs", "2", "0", "1", "1", "0", "-"] and target.endswith("the target")
+
+
+def test_lengths_of_different_units_are_told_apart() -> None:
+    grid = [row(6, unit="tokens", budget=1e11), row(7, unit="tokens", budget=2e6)]
+    _, flops, fewer, more, target = summary([*ROWS[:2], *grid, ROWS[4]])
+    assert [line.split()[:3] for line in (flops, fewer, more, target)] == [
+        ["1e+11", "FLOPs", "2"],
+        ["2e+06", "tokens", "1"],
+        ["1e+11", "tokens", "1"],
+        ["4e+12", "FLOPs", "1"],
+    ]
+
+
+def test_only_of_a_budget_of_flops_the_lowest_is_marked() -> None:
+    grid = [dataclasses.replace(one, unit="tokens") for one in ROWS[:2]]
+    assert "[" in "".join(table(ROWS[:2], 120)) and "[" not in "".join(table(grid, 120))
+    assert "lowest of a budget" not in table(grid, 120)[0]

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,44 @@ def test_runs_are_called_off_and_taken_back(folder: Path, capsys: pytest.Capture
     assert main(["study", "retry", str(folder)]) == 0
     assert "2 runs may be tried again" in capsys.readouterr().out
     assert set(statuses(folder, capsys).values()) == {"pending"}
+
+
+def complete(folder: Path, **changes: Any) -> None:
+    """Let the runs of a study be done."""
+    for run in drive.plan(drive.open_study(folder), folder):
+        values: dict[str, Any] = {"params": {"compute": 1.0}, "tokens": 1.0, "flops": run.flops, "loss": 2.0}
+        Record(id=run.config.id, **{**values, **changes}).write(run.folder / "record.json")
+
+
+def test_nothing_to_call_off_or_to_retry_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, *_ = statuses(folder, capsys)
+    assert main(["study", "retry", str(folder)]) == 0
+    assert "nothing to retry: 4 runs not done, none of them failed or called off" in capsys.readouterr().out
+    assert main(["study", "cancel", str(folder / "runs")]) == 0
+    assert "nothing to call off: no run has begun" in capsys.readouterr().out
+    complete(folder)
+    for verb, said in (("cancel", "call off"), ("retry", "retry")):
+        assert main(["study", verb, str(folder)]) == 0
+        assert capsys.readouterr().out == f"{folder}: nothing to {said}: all 4 runs are complete\n"
+    assert main(["study", "cancel", str(folder), first]) == 0
+    assert "nothing to call off: the run is complete" in capsys.readouterr().out
+    complete(folder, status="diverged", loss=None)
+    assert main(["study", "cancel", str(folder)]) == 0
+    assert "all 4 runs are done, 4 of them diverged" in capsys.readouterr().out
+
+
+def test_a_step_that_fails_is_in_the_object_with_what_was_done(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    complete(folder)
+    flags = ["--ladder", "--target-flops", "1e8", "--target-d-model", "16", "--json"]
+    with pytest.raises(SystemExit) as leave:
+        main(["study", "run", str(folder), *flags])
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert leave.value.code == told["failed"]["code"] == 2
+    assert len(told["runs"]) == 4 and told["failed"]["step"] == f"fit {folder}" and told["failed"]["answer"] is None
+    assert told["failed"]["error"] and f"isoflop: {told['failed']['error']}" in said.err
 
 
 def test_a_run_at_work_is_said_to_be(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,8 +165,10 @@ def test_a_flag_that_changes_the_folders_study_is_told(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(EXECUTORS, "local", lambda folders, **rest: None)
-    for said in ("study.json says from now on target_flops=100000000.0 (before None), target_d_model=16", ""):
-        main(["study", "run", str(folder), "--target-flops", "1e8", "--target-d-model", "16", "--json"])
+    flags = ["--target-flops", "1e8", "--target-d-model", "16", "--num-layers", "3"]
+    told = "target_flops=100000000.0 (before None), target_d_model=16 (before None), num_layers=3 (before 2)"
+    for said in (f"study.json says from now on {told}\n", ""):
+        main(["study", "run", str(folder), *flags, "--json"])
         assert said in (err := capsys.readouterr().err) and ("says from now on" in err) is bool(said)
 
 
@@ -142,17 +183,22 @@ def test_a_study_of_trunks_says_what_separate_runs_would_cost(
         data=DataConfig(data=str(token_folder), val_tokens=256),
         optim=OptimConfig(schedule="wsd", warmup_steps=10, warmup_fraction=0.0, decay_fraction=0.2),
         train=TrainConfig(batch_size=1),
+        target_flops=1e9,
+        target_d_model=16,
     )
     drive.settle(study, tmp_path)
-    for run in drive.plan(study, tmp_path):
-        whole = run.config.train.tokens * compute(run.config.model)
-        Record(
-            id=run.config.id,
-            params={"compute": 1.0},
-            tokens=run.config.train.tokens,
-            flops=whole,
-            loss=2.0,
-            measured={"seconds": 1.0, "spent_flops": run.flops},
-        ).write(run.folder / "record.json")
-    assert main(["study", "status", str(tmp_path)]) == 0
-    assert "FLOPs spent, 0.60 of what separate runs would cost" in capsys.readouterr().out
+    for targets in (False, True):  # the target is no run of the design, and changes nothing
+        for run in drive.plan(study, tmp_path, targets=targets):
+            whole = 1e9 if targets else (run.config.train.tokens or 0) * compute(run.config.model)
+            Record(
+                id=run.config.id,
+                params={"compute": 1.0},
+                tokens=whole / compute(run.config.model),
+                flops=whole,
+                loss=2.0,
+                measured={"seconds": 1.0, "spent_flops": whole if targets else run.flops},
+            ).write(run.folder / "record.json")
+        assert main(["study", "status", str(tmp_path)]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "FLOPs spent, 0.60 of what separate runs would cost" in said
+        assert ("the target complete" in said) is targets

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from isoflop.record import Record
+from isoflop.study.questions.answer import few
 from isoflop.study.questions.epochs import epochs
 from tests.questions import corpus, corpus_of_one_size, corpus_of_sizes_alike, record, records
 
@@ -71,3 +72,11 @@ def test_seeds_say_what_a_rise_is() -> None:
         )
         twice += [run, again]
     assert [row["turned"] for row in epochs(records(twice)).numbers["curves"]] == [True, False]
+
+
+def test_ends_keep_three_digits() -> None:
+    module = importlib.import_module("isoflop.study.questions.epochs")
+    assert module._ends((1.5, 2.5)) == "between 1.5 and 2.5"
+    assert [few(x) for x in (0.5, 1.33, 4, 999.9, 55_312, 999_600, 2e11)] == (
+        ["0.5", "1.33", "4", "1,000", "55,300", "1e6", "2e11"]
+    )

@@ -295,6 +295,29 @@ def test_a_process_that_the_kernel_ended_for_memory_says_so(tmp_path: Path, monk
     assert second == "its process was killed by signal 9"
 
 
+def test_a_listener_that_raises_leaves_no_worker_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_workers(tmp_path, monkeypatch, "read run; exec sleep 60")
+    pools: list[local._Pool] = []
+
+    def work(pool: local._Pool, patience: float) -> None:
+        pools.append(pool)
+        for slot in range(2):
+            pool.start(slot)
+            pool.workers[slot].run = tmp_path / "ab"[slot]
+        raise KeyboardInterrupt
+
+    def tell(event: Event) -> None:
+        raise RuntimeError(event.kind)
+
+    monkeypatch.setattr(local, "_work", work)
+    with pytest.raises(RuntimeError, match="stopped"):
+        local.train_on(2 * [Slot(threads=1)], [tmp_path / "a", tmp_path / "b"], patience=60.0, on_event=tell)
+    workers = pools[0].workers.values()
+    pipes = [pipe for worker in workers for pipe in (worker.process.stdin, worker.process.stdout)]
+    assert len(pipes) == 4 and all(pipe is not None and pipe.closed for pipe in pipes)
+    assert all(worker.process.returncode is not None for worker in workers)
+
+
 def test_a_study_goes_on_with_the_threads_it_began_with(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [make_run(steps=4, seed=seed) for seed in range(3)]
     monkeypatch.setattr(local, "_cores", lambda: [0, 1])

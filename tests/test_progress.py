@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -93,3 +94,16 @@ def test_watch_shows_runs_curves_and_law(study: Path, capsys: pytest.CaptureFixt
     assert (value["runs"], value["complete"], value["underway"][0]["step"]) == (6, 1, 2)
     assert main(["study", "watch", str(study), "--every", "0"]) == 2
     assert "--every 0 must be above 0" in capsys.readouterr().err
+
+
+def test_watch_of_a_study_that_is_done_shows_it_and_ends(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run in progress(study).planned:
+        Record(id=run.config.id, params={"compute": 1e3}, tokens=1.0, flops=run.flops, loss=2.0).write(
+            run.folder / "record.json"
+        )
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("there is nothing to wait for"))
+    assert main(["study", "watch", str(study)]) == 0
+    assert "mine: 6 of 6 runs" in capsys.readouterr().out

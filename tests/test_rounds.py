@@ -257,8 +257,47 @@ def test_rounds_leave_runs_out_that_repeat_their_tokens_too_often(study: Study, 
     assert every.left_out == 0 and lengths[0] < lengths[-1]
     some = propose.propose(study, fitted, KNOWN, unique=(lengths[0] + lengths[-1]) / 2 / MUCH, **wishes)
     assert len(some.widths) == len(some.why) == len(every.widths) - some.left_out > 0 < some.left_out
-    with pytest.raises(ValueError, match="more than 4 times, and no fit takes those; give fewer --flops"):
+    with pytest.raises(ValueError, match="would read the 10 training tokens more than 4 times, and no fit takes those"):
         propose.propose(study, fitted, KNOWN, unique=10, **wishes)
+
+
+def test_what_a_round_goes_without_is_told_of_the_round_that_is_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # another controller wrote its proposal down first
+    monkeypatch.setattr(cli, "keep", lambda folder, made: keep(folder, replace(made, left_out=2)))
+    assert main(asked(folder, "--rounds", "1", "--json")) == 0
+    said = capsys.readouterr()
+    what = "without 2 proposed runs that would have repeated the training tokens more than 4 times"
+    assert f"round 1 goes {what}" in said.err
+    assert [one["left_out"] for one in json.loads(said.out)["rounds"]] == [2]
+    assert main(asked(folder, "--rounds", "1", "--all-rounds")) == 0
+    assert f"  {what}; no fit takes those" in capsys.readouterr().out
+
+
+def test_a_refusal_after_trained_rounds_tells_the_rounds(
+    folder: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refuse, fit_folder = [1], propose.fit_folder
+
+    def fit_some(where: Path, law: str) -> Any:
+        if refuse and not refuse.pop():
+            return fit_folder(where, law)
+        raise ValueError("no fit any more")
+
+    monkeypatch.setattr(propose, "fit_folder", fit_some)
+    assert main(asked(folder, "--json")) == 2
+    assert capsys.readouterr().out == ""  # nothing was trained
+    refuse[:] = [1, 0]
+    assert main(asked(folder, "--json")) == 2
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert "isoflop: no fit any more" in said.err and told["ended"] == "no fit any more"
+    (first,) = told["rounds"]
+    assert first["after"] is None and {run["id"] for run in first["runs"]} == set(fake.ran) and fake.ran
+    monkeypatch.setattr(propose, "fit_folder", fit_folder)
+    assert main(asked(folder, "--rounds", "1", "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["rounds"][0]["after"]["runs"] == 12 + len(fake.ran)
 
 
 def test_the_runs_of_rounds_stay_what_they_are(study: Study, folder: Path) -> None:

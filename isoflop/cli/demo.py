@@ -5,11 +5,12 @@ from __future__ import annotations
 import json as json_module
 import os
 import shlex
+import sys
 import time
 from pathlib import Path
 
 import isoflop
-from isoflop.cli.steps import step
+from isoflop.cli.steps import Failed, step
 
 
 def demo(*, small: bool = False, out: str | None = None, seed: int = 0, json: bool = False) -> None:
@@ -21,7 +22,7 @@ def demo(*, small: bool = False, out: str | None = None, seed: int = 0, json: bo
         small: Twelve smaller runs, a minute instead of five.
         out: Folder of the study; None: its name, with the seed unless that is 0.
         seed: Seed of the training runs.
-        json: Print what each step answers, as one JSON object.
+        json: Print what each step answers, and what failed, as one JSON object.
     """
     name = "demo-small" if small else "demo"
     folder = out or (name if seed == 0 else f"{name}-{seed}")
@@ -38,7 +39,12 @@ def demo(*, small: bool = False, out: str | None = None, seed: int = 0, json: bo
         words = [*words, "--seed", str(seed)] if words[:2] == ["study", "run"] and "--out" in words else words
         if not json:
             print(f"\n# {said}\n$ isoflop {shlex.join(words)}", flush=True)
-        answers[shlex.join(words)] = step(words, json=json)
+        try:
+            answers[shlex.join(words)] = step(words, json=json)
+        except Failed as failed:
+            seconds = time.monotonic() - began
+            print(json_module.dumps({"seconds": seconds, "steps": answers, "failed": failed.told}))
+            sys.exit(failed.code)
     seconds = time.monotonic() - began
     print(json_module.dumps({"seconds": seconds, "steps": answers}) if json else f"\nDone in {seconds:.0f} s.")
 

@@ -20,6 +20,7 @@ def render(folder: Positional[str], *, lang: Literal["en", "zh"] = "en", json: b
     from isoflop.report.evidence import read_evidence
     from isoflop.report.figures import draw_study, draw_training, not_drawn
     from isoflop.report.page import write_page
+    from isoflop.report.words import word
 
     where = Path(folder)
     if not where.is_dir():
@@ -40,4 +41,4 @@ def render(folder: Positional[str], *, lang: Literal["en", "zh"] = "en", json: b
     for sentence in missing:
         print(sentence)
     if page is not None:
-        print(f"the page: {page}")
+        print(word("the page", lang, path=page))

@@ -43,6 +43,27 @@ def run_rounds(
     told = [one for one in read_rounds(folder) if one.after is not None]
     if not json:
         _tell_before(told, folder, study, allowance, again=going.all_rounds)
+    try:
+        reason = _go_on(told, folder, study, going, allowance=allowance, law=law, json=json, wishes=wishes)
+    except ValueError as refusal:
+        if json and (done := told + _trained(folder, study, after=len(told))):
+            _end(done, folder, study, allowance, str(refusal), json=True)
+        raise
+    _end(told, folder, study, allowance, reason, json=json)
+
+
+def _go_on(
+    told: list[Round],
+    folder: Path,
+    study: Study,
+    going: Going,
+    *,
+    allowance: float,
+    law: str,
+    json: bool,
+    wishes: Mapping[str, float | int | None],
+) -> str:
+    """Train rounds, each added to `told` once it is done; return why there is no further one."""
     while True:
         made = read_rounds(folder)
         if not made or made[-1].after is not None:
@@ -52,12 +73,12 @@ def run_rounds(
             before = before or propose.known(fitted, target)
             left = allowance - charged(folder, study, made)
             if reason := _enough(before, fitted, left, going, len(made), wishes):
-                return _end(told, folder, study, allowance, reason, json=json)
+                return reason
             part = _part(left / (going.rounds - len(made)), left, _least(fitted, wishes))
             asked: dict[str, Any] = {**wishes, "target": target, "unique": drive.train_tokens(study)}
             new = propose.propose(study, fitted, before, number=len(made) + 1, allowance=part, **asked)
             made.append(keep(folder, new))
-            _tell_left_out(new, folder)
+            _tell_left_out(made[-1], folder)
         if lost := _train(folder, study, made[-1], workers=going.workers, quiet=json):
             if json:
                 _end(told, folder, study, allowance, f"{lost} of round {made[-1].number} came to no end", json=True)
@@ -68,10 +89,20 @@ def run_rounds(
             _tell(told[-1], folder, study, allowance)
 
 
-def _tell_left_out(new: Round, folder: Path) -> None:
-    if new.left_out:
-        said = f"{new.left_out} of its runs would have repeated their tokens more than {MUCH:g} times"
-        print(f"{folder}: round {new.number} goes without {said}; no fit takes those", file=sys.stderr)
+def _trained(folder: Path, study: Study, *, after: int) -> list[Round]:
+    """Return the rounds beyond the first `after` whose runs are all done, though nothing was fitted to them."""
+    rest = read_rounds(folder)[after:]
+    return [made for made in rest if all(run.record is not None for run in drive.plan_round(study, folder, made))]
+
+
+def _tell_left_out(made: Round, folder: Path) -> None:
+    if made.left_out:
+        print(f"{folder}: round {made.number} goes without {_left_out(made)}", file=sys.stderr)
+
+
+def _left_out(made: Round) -> str:
+    runs = number_of(made.left_out, "proposed run")
+    return f"{runs} that would have repeated the training tokens more than {MUCH:g} times; no fit takes those"
 
 
 def _tell_before(told: list[Round], folder: Path, study: Study, allowance: float, *, again: bool) -> None:
@@ -169,6 +200,7 @@ def _tell(made: Round, folder: Path, study: Study, allowance: float) -> None:
             f"{row['expected']:>8.4f} {measured:>8}  {row['why']}"
         )
     before, after = made.before.width, made.after.width
+    lines += [f"  without {_left_out(made)}"] if made.left_out else []
     lines += [
         f"  after, {_known(made.after, made.target)}",
         f"  the interval of the loss went from ± {before:.2%} to ± {after:.2%}, that of the exponent from "
@@ -193,7 +225,9 @@ def _row(made: Round, index: int, run: Planned, record: Record | None) -> dict[s
 
 
 def _plain(made: Round) -> dict[str, Any]:
-    return {"round": made.number, "target": made.target, "before": asdict(made.before), "after": asdict(made.after)}  # type: ignore[arg-type]
+    after = None if made.after is None else asdict(made.after)
+    said = {"round": made.number, "target": made.target, "left_out": made.left_out}
+    return {**said, "before": asdict(made.before), "after": after}
 
 
 def _known(now: Known, target: float) -> str:

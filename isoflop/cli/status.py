@@ -52,7 +52,9 @@ def status(folder: Positional[str], *, runs: bool = False, json: bool = False) -
     width = shutil.get_terminal_size((WIDE, 0)).columns
     listed = runs or len(rows) <= SHOWN
     lines = table(rows, width) if listed else [*summary(rows), f"`isoflop study status {folder} --runs` lists each run"]
-    said = [f"{folder}: {counts(rows)}{saved(now.planned, now.records)}", ledger.told(balance)]
+    places = places_of(now, where)
+    own = [run for run in now.planned if places[run.folder] == "-"]
+    said = [f"{folder}: {counts(rows)}{saved(own, now.records)}", ledger.told(balance)]
     if times:
         said.append(told(times, read_planned(where) if all(row.ended for row in rows if not row.target) else None))
     lines += ["", *(line for text in said for line in wrapped(text, width)), *reasons(rows, folder, width)]
@@ -102,17 +104,12 @@ class Row:
 
 def rows_of(now: Progress, folder: Path) -> list[Row]:
     """Return a row for each run: those of the design by budget and size, then the rounds', then the target."""
-    from isoflop.sources.folder import TARGET
-    from isoflop.study.drive import plan_round
-    from isoflop.study.rounds import read_rounds
-
-    made = read_rounds(folder)
-    rounds = {run.folder: f"{one.number}" for one in made for run in plan_round(now.study, folder, one)}
+    places = places_of(now, folder)
     underway = {run.planned.folder: run for run in now.underway}
     rows = [
         _row(
             run,
-            place="target" if run.folder.parent.name == TARGET else rounds.get(run.folder, "-"),
+            place=places[run.folder],
             record=now.records.get(run.folder),
             going=underway.get(run.folder),
             setting=_setting(run, now.study),
@@ -131,6 +128,18 @@ def rows_of(now: Progress, folder: Path) -> list[Row]:
             row.seed,
         ),
     )
+
+
+def places_of(now: Progress, folder: Path) -> dict[Path, str]:
+    """Say of each run, by its folder, what it belongs to: `Row.place`."""
+    from isoflop.sources.folder import TARGET
+    from isoflop.study.drive import plan_round
+    from isoflop.study.rounds import read_rounds
+
+    rounds = {run.folder: f"{one.number}" for one in read_rounds(folder) for run in plan_round(now.study, folder, one)}
+    return {
+        run.folder: "target" if run.folder.parent.name == TARGET else rounds.get(run.folder, "-") for run in now.planned
+    }
 
 
 def _row(run: Planned, *, place: str, record: Record | None, going: Underway | None, setting: str) -> Row:
@@ -232,10 +241,10 @@ def _wide(columns: Sequence[tuple[str, str, list[str]]]) -> int:
 
 
 def _lowest(rows: Sequence[Row]) -> set[str]:
-    """Names of the runs with the least loss of each budget that two sizes have."""
+    """Names of the runs with the least loss of each budget of FLOPs that two sizes have."""
     groups: dict[tuple[str, float], list[Row]] = {}
     for row in rows:
-        if row.state == "complete" and row.loss is not None and not row.target and not row.setting:
+        if row.state == "complete" and row.unit == "flops" and row.loss is not None and not (row.target or row.setting):
             groups.setdefault((row.place, row.budget), []).append(row)
     return {
         min(group, key=lambda row: row.loss or 0.0).id
@@ -253,20 +262,18 @@ def _loss(row: Row, lowest: set[str]) -> str:
 def summary(rows: Sequence[Row]) -> list[str]:
     """Draw a line a budget: how many runs are in which state, and the least loss."""
     states = [state for state in STATES if any(row.state == state for row in rows)]
-    unit = "FLOPs" if rows[0].unit == "flops" else rows[0].unit
-    lines = [f"{unit:>9} {'runs':>6} " + " ".join(f"{state:>9}" for state in states) + "  lowest loss"]
-    groups: dict[tuple[bool, float], list[Row]] = {}
+    lines = [f"{'length':>16} {'runs':>6} " + " ".join(f"{state:>9}" for state in states) + "  lowest loss"]
+    groups: dict[tuple[bool, str, float], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.target, row.budget), []).append(row)
-    for (target, budget), group in sorted(groups.items()):
+        groups.setdefault((row.target, "FLOPs" if row.unit == "flops" else row.unit, row.budget), []).append(row)
+    for (target, unit, budget), group in sorted(groups.items()):
         found = Counter(row.state for row in group)
         done = [row for row in group if row.state == "complete" and row.loss is not None]
         best = min(done, key=lambda row: row.loss or 0.0, default=None)
         said = "-" if best is None else f"{best.loss:.4f} at d_model {best.d_model}"
         said += ", the target" if target else ""
-        lines.append(
-            f"{budget:>9.3g} {len(group):>6} " + " ".join(f"{found[state]:>9}" for state in states) + f"  {said}"
-        )
+        cells = " ".join(f"{found[state]:>9}" for state in states)
+        lines.append(f"{f'{budget:.3g} {unit}':>16} {len(group):>6} {cells}  {said}")
     return lines
 
 
@@ -280,10 +287,11 @@ def counts(rows: Sequence[Row]) -> str:
 
 
 def saved(planned: Sequence[Planned], known: Mapping[Path, Record]) -> str:
-    """Say what trunks saved, from what the records say that they cost."""
-    if all(run.config.trunk is None for run in planned) or not known:
+    """Say what the trunks of a design saved, from what the records of its runs say that they cost."""
+    records = [known[run.folder] for run in planned if run.folder in known]
+    if all(run.config.trunk is None for run in planned) or not records:
         return ""
-    costs = [(record.measured["spent_flops"], record.flops) for record in known.values()]
+    costs = [(record.measured["spent_flops"], record.flops) for record in records]
     spent, apart = (sum(value) for value in zip(*costs, strict=True))
     return f"; {spent:.3g} FLOPs spent, {spent / apart:.2f} of what separate runs would cost"
 

@@ -8,6 +8,7 @@ import json as json_module
 import shlex
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
@@ -20,14 +21,14 @@ from tyro.conf import Positional, arg
 from isoflop.cli.answer import ablation_rows
 from isoflop.cli.app import Command, flag_value, main, positional, with_defaults
 from isoflop.cli.status import WIDE, saved, waits
-from isoflop.cli.steps import step
+from isoflop.cli.steps import Failed, step
 from isoflop.config import PARTS
 from isoflop.counts import number_of
 from isoflop.study.launch import EXECUTORS, ExecutorName
 from isoflop.study.launch.event import PATIENCE, Executor
 from isoflop.study.launch.ray import RayOptions
 from isoflop.study.launch.slurm import SlurmOptions
-from isoflop.study.study import Study, read_study
+from isoflop.study.study import VARYING, Study, read_study
 
 if TYPE_CHECKING:
     from isoflop.record import Record
@@ -63,7 +64,7 @@ def run(
         executor: Who trains: processes of this machine, Slurm's queue, or Ray.
         workers: Runs at once; None: one a GPU or a core here, as many as there is room for on a cluster.
         patience: Seconds without progress after which a run is ended as failed.
-        json: Print one JSON object at the end: the runs, those lost, and what --ladder or a question added.
+        json: Print one JSON object at the end: the runs, those lost, what --ladder or a question added, what failed.
         slurm: What Slurm is asked for.
         ray: What Ray is asked for.
     """
@@ -79,9 +80,9 @@ def run(
     ladder = ladder or (study.design == "ladder" and not target)
     if target or ladder:
         drive.plan(study, folder, targets=True)  # a study without target is told at once
-    before = drive.open_study(folder) if (folder / "study.json").exists() else study
+    before = drive.open_study(folder) if (folder / "study.json").exists() else None
     drive.settle(study, folder)
-    if changed := _changed(before, study):
+    if before and (changed := _changed(before, drive.open_study(folder))):
         print(f"isoflop: {folder / 'study.json'} says from now on {', '.join(changed)}", file=sys.stderr)
     planned: list[Planned] = []
     failures: list[Event] = []
@@ -108,20 +109,25 @@ def _end(
     """Say what came out; where no run is missing, go on to the target and the study's question, as `after` says."""
     told = _report(folder, planned, failures, vary=study.vary, json=json)
     climbs, answers = after
-    if climbs and not failures:
-        told |= _climb(folder, workers, json=json)
-    if answers and not failures:
-        told["answer"] = step(["study", "answer", str(folder)], json=json)
+    code: Any = 1 if failures else 0
+    try:
+        if climbs and not failures:
+            _climb(told, folder, workers, json=json)
+        if answers and not failures:
+            told["answer"] = step(["study", "answer", str(folder)], json=json)
+    except Failed as failed:
+        told["failed"], code = failed.told, failed.code
     if json:
         print(json_module.dumps(told))
-    if failures:
-        sys.exit(1)
+    if code:
+        sys.exit(code)
 
 
 def _changed(before: Study, now: Study) -> list[str]:
     """Say what of a folder's study is another than before; the recipe cannot be (`isoflop.study.drive.settle`)."""
     names = [field.name for field in fields(Study) if field.name not in (*PARTS, "name", "source", "tokenizer")]
     pairs = {name: (getattr(now, name), getattr(before, name)) for name in names}
+    pairs |= {name: (getattr(getattr(now, part), name), getattr(getattr(before, part), name)) for part, name in VARYING}
     return [f"{name}={mine!r} (before {theirs!r})" for name, (mine, theirs) in pairs.items() if mine != theirs]
 
 
@@ -146,11 +152,10 @@ def _report(
     }
 
 
-def _climb(folder: Path, workers: int | None, *, json: bool) -> dict[str, Any]:
-    """Go from the runs to a forecast that is written down, and from there to its test."""
+def _climb(told: dict[str, Any], folder: Path, workers: int | None, *, json: bool) -> None:
+    """Go from the runs to a forecast that is written down, and from there to its test; add what each step answers."""
     more = [] if workers is None else ["--workers", str(workers)]
     name = str(folder)
-    told = {}
     for key, words in {
         "fit": ["fit", name],
         "lock": ["lock", name],
@@ -160,7 +165,6 @@ def _climb(folder: Path, workers: int | None, *, json: bool) -> dict[str, Any]:
         if not json:
             print(f"\n$ isoflop {shlex.join(words)}", flush=True)
         told[key] = step(words, json=json)
-    return told
 
 
 def _executor(name: ExecutorName, **options: SlurmOptions | RayOptions) -> Executor:
@@ -224,6 +228,9 @@ def cancel(
     if json:
         print(json_module.dumps({"folder": folder, "cancelled": [path.name for path in chosen]}))
         return
+    if not chosen:
+        print(f"{folder}: nothing to call off: {_ended(folder, runs)}")
+        return
     print(f"{folder}: {number_of(len(chosen), 'run')} called off; `isoflop study retry {folder}` takes that back")
 
 
@@ -237,11 +244,29 @@ def retry(folder: Positional[str], runs: Positional[tuple[str, ...]] = (), *, js
     """
     from isoflop.study.failures import forgive
 
-    freed = [run_folder.name for run_folder in _chosen(folder, runs) if forgive(run_folder)]
+    chosen = _chosen(folder, runs)
+    freed = [run_folder.name for run_folder in chosen if forgive(run_folder)]
     if json:
         print(json_module.dumps({"folder": folder, "retried": freed}))
         return
+    if not freed:
+        waiting = f"{number_of(len(chosen), 'run')} not done, none of them failed or called off"
+        print(f"{folder}: nothing to retry: {waiting if chosen else _ended(folder, runs)}")
+        return
     print(f"{folder}: {number_of(len(freed), 'run')} may be tried again; `isoflop study run {folder}` does")
+
+
+def _ended(folder: str, names: Sequence[str]) -> str:
+    """Say that all runs that were chosen have their record already, or that there are none."""
+    from isoflop.record import Record
+
+    found = [Record.read(path) for path in sorted(Path(folder).glob("*/*/record.json"))]
+    ended = Counter(record.status for record in found if record.id in (names or {record.id}))
+    if not ended:
+        return "no run has begun"
+    lost = f", {ended['diverged']} of them diverged" if ended["diverged"] else ""
+    total = ended.total()
+    return f"{f'all {total} runs are' if total > 1 else 'the run is'} {'done' if lost else 'complete'}{lost}"
 
 
 def _chosen(folder: str, names: Sequence[str]) -> list[Path]:

@@ -72,12 +72,14 @@ WORDS: Mapping[str, tuple[str, str]] = {
         "没有一个预算训练过三种以上的规模，因此没有随规模变化的曲线可画",
     ),
     "no lines": (
-        "fewer than three minima and no fitted law, so there is no line of optima to draw; `isoflop fit` fits one",
-        "最低点不足三个，也没有拟合的定律，因此没有最优线可画；可先运行 `isoflop fit`",
+        "no law is fitted yet, and parabolas have a clear minimum inside at fewer than three budgets, so there is no "
+        "line of optima to draw; run `isoflop fit` first",
+        "还没有拟合定律，抛物线在内部有明确最低点的预算也不足三个，因此没有最优线可画；请先运行 `isoflop fit`",
     ),
     "no optimum": (
-        "there are neither minima nor a fitted law, so no optimal loss is known; `isoflop fit` fits one",
-        "既没有最低点，也没有拟合的定律，最优损失未知；可先运行 `isoflop fit`",
+        "no law is fitted yet, and parabolas have a clear minimum inside at fewer than three budgets, so no optimal "
+        "loss is known; run `isoflop fit` first",
+        "还没有拟合定律，抛物线在内部有明确最低点的预算也不足三个，最优损失未知；请先运行 `isoflop fit`",
     ),
     "no lengths": (
         "no size was trained for two lengths and no law was fitted, so there is no line of one size to draw",
@@ -112,6 +114,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
         "还没有定律：运行 `isoflop fit {name}` 进行拟合。",
     ),
     "figures": ("Figures", "图"),
+    "the page": ("the page: {path}", "网页：{path}"),
     "not drawn": ("{figure} is not drawn: {reason}.", "{figure} 没有画：{reason}。"),
     "law title": ("The law", "定律"),
     "parameter": ("parameter", "参数"),

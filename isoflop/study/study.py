@@ -154,7 +154,7 @@ class Study:
     def recipe(self) -> dict[str, Any]:
         """What all runs of a study must share, whatever sizes and budgets are added to it later."""
         shared = {name: value for name, value in self.to_dict().items() if name in PARTS}
-        for part, name in _VARYING:
+        for part, name in VARYING:
             del shared[part][name]
         return {f"{part}.{name}": value for part, values in shared.items() for name, value in values.items()}
 
@@ -236,7 +236,8 @@ _CHECKS: Mapping[DesignKind, Callable[[Study], None]] = {
     "ablation": _check_ablation,
     "next": _check_next,
 }
-_VARYING = [("model", "d_model"), ("model", "num_layers"), ("data", "data"), *(("train", name) for name in LENGTHS)]
+VARYING = [("model", "d_model"), ("model", "num_layers"), ("data", "data"), *(("train", name) for name in LENGTHS)]
+"""Fields of the parts in which the runs of one folder may differ: what is no recipe."""
 STUDY_FIELDS = frozenset({"name", "source", "tokenizer", "question"})
 TARGET_FIELDS = {"flops": "target_flops", "d_model": "target_d_model"}
 CAP_FIELDS = {"flops": "cap_flops", "hours": "cap_hours", "cost": "cap_cost", "price_per_hour": "price_per_hour"}

@@ -195,9 +195,9 @@ class _Pool:
             for worker in self.workers.values():
                 worker.process.wait()
                 worker.close()
-                if worker.run is not None:
-                    done = (worker.run / "record.json").exists()
-                    self.tell(Event(kind="done" if done else "stopped", run=worker.run))
+            # a listener that raises must leave no process behind, so they are told last
+            for run in [worker.run for worker in self.workers.values() if worker.run is not None]:
+                self.tell(Event(kind="done" if (run / "record.json").exists() else "stopped", run=run))
 
 
 def run(folders: Sequence[Path], *, workers: int | None, patience: float, on_event: Callable[[Event], None]) -> None:

@@ -57,9 +57,10 @@ def between(low: float, high: float, form: str = ".4f") -> str:
 
 
 def few(value: float) -> str:
-    """Write a count with three digits: 55,300 below a million, 2e11 from there on."""
+    """Write a number with three digits: 1.33 and 55,300 below a million, 2e11 from there on."""
     mantissa, _, power = f"{value:.3g}".partition("e")
-    return f"{float(f'{value:.3g}'):,.0f}" if 1 <= value < 1e6 else mantissa + (f"e{int(power)}" if power else "")
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if 1000 <= rounded < 1e6 else mantissa + (f"e{int(power)}" if power else "")
 
 
 def field_of(run: Record, part: str, name: str) -> Any:

@@ -28,6 +28,8 @@ def noise_scale(records: Records, batch_tokens: Callable[[Record], float]) -> di
             found.setdefault(run.tokens, []).append(along)
     if not found:
         return None
+    quarters = {len(along) for rows in found.values() for along in rows}
+    assert len(quarters) == 1, f"runs have their noise scale at {sorted(quarters)} points, and must agree in how many"
     return {
         "ends": [{"tokens": tokens} | _spread([along[-1] for along in rows]) for tokens, rows in found.items()],
         "tokens": max(found),
