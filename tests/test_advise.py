@@ -128,9 +128,10 @@ def test_the_cost_of_a_trunk() -> None:
         ({"target": float("inf")}, "target=inf must be a positive, finite number"),
         (
             {"allowance": 1e19},
-            r"flops=1e\+19 pays for no far run, .* as the smallest run of .* took 6e\+18; give 3e\+19",
+            r"flops=1e\+19 is too little: .* less than the smallest of .*, 6e\+18; give 3e\+19 or more$",
         ),
-        ({"smallest": 1e20}, r"pays for no far run, .* as --smallest says 1e\+20; give 5e\+20"),
+        ({"smallest": 1e20}, r"less than --smallest 1e\+20; give 5e\+20 or more, or a lower --smallest"),
+        ({"smallest": 2.5001e19}, r"give 1\.26e\+20 or more"),
         ({"most": 0}, "most=0 must be a positive, finite number"),
         ({"allowance": 1e30}, r"flops=1e\+30 is .* times what all runs of .* took"),
     ],
