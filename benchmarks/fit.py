@@ -1,10 +1,11 @@
 """One global fit of L = E + A/N^α + B/D^β, and 4000 bootstrap replicates, beside other ways to fit.
 
-    python benchmarks/fit.py --data TABLE.csv [--drop 5] [--json]
+    python benchmarks/fit.py --data TABLE.csv [--drop 5] [--python python3.12] [--json]
 
 All in one run on one core: objective (sum of Huber's loss of ln L at δ = 1e-3) and CPU seconds. `--drop` leaves out the
 runs of highest loss, five in the usual fit of epoch_chinchilla.csv (arXiv:2404.10102). The others run in an environment
-of their own, benchmarks/.venv, which this script makes with `python -m venv` and fills with scipy and `chinchilla`.
+of their own, which this script makes with the Python of `--python` (this one; `simple-scaling-laws` asks for 3.12) in
+benchmarks/.peers/fit-VERSION and fills with scipy and the packages.
 """
 
 from __future__ import annotations
@@ -29,13 +30,21 @@ from isoflop.record import Records
 from isoflop.sources import read
 
 HERE = Path(__file__).parent
-PYTHON = HERE / ".venv" / "bin" / "python"
 REPEATS = 20
 REPLICATES = 4000
 OTHERS = {
     "curve_fit": "scipy curve_fit, one start",
     "grid": "4500 starts of L-BFGS (arXiv:2203.15556, D.3)",
     "chinchilla": "PyPI chinchilla, 243 starts",
+    "simple_scaling_laws": "PyPI simple-scaling-laws, separable-power",
+    "simple_scaling_laws_replicates": f"PyPI simple-scaling-laws, {REPLICATES} replicates",
+}
+PACKAGES = {
+    "curve_fit": "scipy",
+    "grid": "scipy",
+    "chinchilla": "chinchilla",
+    "simple_scaling_laws": "simple-scaling-laws",
+    "simple_scaling_laws_replicates": "simple-scaling-laws",
 }
 
 
@@ -78,41 +87,31 @@ def ours(records: Records) -> list[Row]:
     ]
 
 
-def environment() -> str | None:
-    """Make the others' environment; return why it cannot be made."""
-    if not PYTHON.exists():
-        print(f"making {PYTHON.parents[1]} with `python -m venv`", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", str(PYTHON.parents[1])], check=True)
-    pip = [
-        str(PYTHON),
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "numpy",
-        "scipy",
-        "chinchilla",
-    ]
+def environment(python: str) -> Path:
+    """Return the Python of the others' environment, which is made with `python` where there is none of its version."""
+    said = subprocess.run([python, "-V"], capture_output=True, text=True, check=True)
+    folder = HERE / ".peers" / f"fit-{said.stdout.split()[1]}"
+    if not folder.exists():
+        print(f"making {folder} with `{python} -m venv`", file=sys.stderr)
+        subprocess.run([python, "-m", "venv", str(folder)], check=True)
+    return folder / "bin" / "python"
+
+
+def install(python: Path, package: str) -> str | None:
+    """Install a package for the others; return why it cannot be."""
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]
     done = subprocess.run(pip, capture_output=True, text=True)
-    return None if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+    said = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR")]
+    return None if done.returncode == 0 else f"skipped, not installed: {said[0] if said else done.stderr.strip()}"
 
 
-def simple_scaling_laws() -> str:
-    """Try to install the package; return what came of it (0.2.0 asks for a newer Python than was at hand here)."""
-    pip = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "simple-scaling-laws"]
-    done = subprocess.run(pip, capture_output=True, text=True)
-    if done.returncode == 0:
-        return "not measured: this script was written where the package could not be installed"
-    said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-    return f"skipped, not installed: {said[0].removeprefix('ERROR: ') if said else done.stderr.strip()}"
-
-
-def theirs(method: str, records: Records, folder: Path) -> Row:
+def theirs(python: Path, method: str, records: Records, folder: Path) -> Row:
     """Fit by another means, in its own process."""
+    if (refused := install(python, PACKAGES[method])) is not None:
+        return Row(OTHERS[method], None, None, refused)
     runs = folder / "runs.json"
     runs.write_text(json.dumps({letter: getattr(records, letter).tolist() for letter in "NDL"}))
-    command = [str(PYTHON), "-W", "ignore", str(HERE / "fit_peers.py"), method, str(runs)]
+    command = [str(python), "-W", "ignore", str(HERE / "fit_peers.py"), method, str(runs), str(REPLICATES)]
     alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, capture_output=True, text=True, env={**alone, "OMP_NUM_THREADS": "1"})
     if done.returncode:
@@ -138,17 +137,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--drop", type=int, default=0)
+    parser.add_argument("--python", default=sys.executable, help="what the others' environment is made with")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     records = read(args.data)
     records = records.take(np.sort(np.argsort(records.L)[: len(records) - args.drop]))
     rows = ours(records)
-    refused = environment()
+    python = environment(args.python)
     with tempfile.TemporaryDirectory() as folder:
-        for method, name in OTHERS.items():
-            skipped = Row(name, None, None, f"skipped, not installed: {refused}")
-            rows.append(skipped if refused else theirs(method, records, Path(folder)))
-    rows.append(Row("PyPI simple-scaling-laws", None, None, refused or simple_scaling_laws()))
+        rows += [theirs(python, method, records, Path(folder)) for method in OTHERS]
     print(json.dumps([asdict(row) for row in rows]) if args.json else table(rows))
 
 

@@ -1,6 +1,8 @@
 """Fits of L = E + A/N^α + B/D^β by other means; run by benchmarks/fit.py in an environment of its own.
 
-python benchmarks/fit_peers.py METHOD RUNS.json     {"N": [...], "D": [...], "L": [...]} in, one JSON object out
+python benchmarks/fit_peers.py METHOD RUNS.json REPLICATES
+
+{"N": [...], "D": [...], "L": [...]} in, one JSON object out.
 """
 
 from __future__ import annotations
@@ -105,19 +107,46 @@ def chinchilla(runs: Runs) -> tuple[Values, str]:
         return {name: float(value) for name, value in one.get_params().items()}, "243 starts"
 
 
+def simple_scaling_laws(runs: Runs, draws: int = 1) -> tuple[Values, str]:
+    """PyPI `simple-scaling-laws`: squares of L, linear parameters solved on a grid of exponents, then polished.
+
+    Its bounds on A and B for normalised N and D, and its bootstrap of at least one draw, are its own.
+    """
+    import polars
+    from simple_scaling_laws import fit
+
+    columns = {"model_size__N": runs["N"], "dataset_size__D": runs["D"], "test_loss__L": runs["L"]}
+    runs_of_their_own = [str(i) for i in range(len(runs["L"]))]
+    table = polars.DataFrame({"training_run_id": runs_of_their_own, "test_set_id": "one", **columns})
+    found = fit(table, law="separable-power", n_draws=draws, seed=0)
+    values = dict(found.params("test_loss__L"))
+    for level, exponent, column in (("A", "alpha", "model_size__N"), ("B", "beta", "dataset_size__D")):
+        values[level] *= found.observed_domain[column]["reference"] ** values[exponent]
+    return values, f"with {draws} replicate" + "s" * (draws > 1)
+
+
+def simple_scaling_laws_replicates(runs: Runs) -> tuple[Values, str]:
+    """The same with as many replicates as asked for, of which the fit is a small part."""
+    return simple_scaling_laws(runs, int(sys.argv[3]))
+
+
 METHODS: dict[str, Callable[[Runs], tuple[Values, str]]] = {
     "curve_fit": curve_fit,
     "grid": grid,
     "chinchilla": chinchilla,
+    "simple_scaling_laws": simple_scaling_laws,
+    "simple_scaling_laws_replicates": simple_scaling_laws_replicates,
 }
+WARM = ("curve_fit", "simple_scaling_laws")
+"""What is fitted once before it is timed: fast enough for an import to count."""
 
 
 def main() -> None:
     """Fit once and print constants, CPU seconds and a remark."""
     runs = {letter: np.array(column) for letter, column in json.loads(Path(sys.argv[2]).read_text()).items()}
     with np.errstate(all="ignore"):
-        if sys.argv[1] == "curve_fit":  # an import is not timed
-            curve_fit(runs)
+        if sys.argv[1] in WARM:
+            METHODS[sys.argv[1]](runs)
         began = cpu()
         values, remark = METHODS[sys.argv[1]](runs)
     print(json.dumps({"values": values, "seconds": cpu() - began, "remark": remark}))

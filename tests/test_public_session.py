@@ -13,7 +13,7 @@ from isoflop.cli.app import main
 from tests.shared import shared
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "how-to" / "read-public-tables.md"
-NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+NUMBER = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
 def session() -> list[tuple[list[str], str]]:
@@ -39,7 +39,7 @@ def test_the_session_prints_what_the_document_says(
         out, err = capsys.readouterr()
         said = err + out
         assert words(said) == words(expected), " ".join(command)
-        numbers = [[float(number) for number in NUMBER.findall(text)] for text in (said, expected)]
+        numbers = [[float(number.replace(",", "")) for number in NUMBER.findall(text)] for text in (said, expected)]
         assert numbers[0] == pytest.approx(numbers[1], rel=0.02, abs=0.02), " ".join(command)
 
 

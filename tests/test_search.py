@@ -7,8 +7,8 @@ import pytest
 
 from isoflop.law.fit import STARTS, order, pose
 from isoflop.law.laws import LAWS
-from isoflop.law.search import search, search_replicates
-from isoflop.law.solve import Problem, Solution
+from isoflop.law.search import _start_smoother, search, search_replicates
+from isoflop.law.solve import Problem, Solution, solve
 from isoflop.law.uncertainty import draw, groups
 from isoflop.sources import read
 from tests.shared import shared
@@ -41,6 +41,26 @@ def test_replicates_find_the_optimum_beside_theirs(law: str, series: str, replic
     found = search_replicates(many, search(posed, STARTS).theta, STARTS)
     best: Solution = from_starts(_alone(many, replicate), 100)
     assert found.objective[replicate] <= best.objective[0] * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("replicate", "beside"),
+    [
+        (70, [-0.2025, -1.3201, -0.5137, -2.2411, -1.9164, 1.4415]),
+        (86, [-4.6052, -0.0904, -0.2863, -1.9675, -0.5289, -0.515]),
+    ],
+)
+def test_a_larger_delta_leads_to_the_optimum_beside(replicate: int, beside: list[float]) -> None:
+    """Optima 0.02 and 0.2 away along the second flattest direction, which no other replicate's optimum leads to."""
+    records = read(shared("porian.csv"), series="owt2/base/long/kaplan/kaplan/train")
+    runs = records.take(order(records))
+    posed, _ = pose(runs, LAWS["coupled"])
+    drawn, _ = draw(posed, groups(runs), replicates=200, rng=np.random.default_rng(0))
+    one = replace(posed, weights=drawn[[replicate]])
+    found, least = solve(one, np.array([[beside]])), from_starts(one, 100).objective[0]
+    assert found.objective[0] > least * (1 + 4e-6)
+    assert _start_smoother(one, found, np.array([0]))
+    assert found.objective[0] <= least * (1 + 1e-7)
 
 
 def _alone(many: Problem, replicate: int) -> Problem:

@@ -165,7 +165,7 @@ def _report(made: Plan, bill: list[str]) -> str:
         f"  tokens      {made.tokens:.4g}, {made.tokens / counts[made.convention]:.3g} for each parameter"
         + ("" if made.epochs is None else f"; {made.epochs:.3g} epochs"),
         f"  FLOPs       {made.flops:.4g} by the shape's own count",
-        f"  batch       {number_of(made.batch_size, 'sequence')} ({batch} tokens); {number_of(made.steps, 'step')}",
+        f"  batch       {number_of(made.batch_size, 'sequence')} ({batch:,} tokens); {number_of(made.steps, 'step')}",
         f"  peak lr     {made.lr:.3g}, by {made.rate}",
         f"  loss        {_loss(made)}",
     ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float64, Int64
 
@@ -19,6 +22,9 @@ UNLIKE = 0.3
 """Points farther apart than this in a coordinate of θ may lie in different valleys."""
 BESIDE = (0.5, 0.2)
 """How far beside its optimum a replicate starts again, in standard deviations of all optima along their valley."""
+SMOOTHER = (3.0, 10.0)
+"""Factors of δ under which a replicate is minimised on the way to a neighbouring optimum: 3 finds most of those
+known, 10 one more."""
 RARE = 0.02
 """Where fewer replicates than this part gain by starting again, only they go on."""
 AGAIN = 3
@@ -63,7 +69,7 @@ def search_replicates(problem: Problem, theta: Float64[np.ndarray, "1 params"], 
     A few replicates are scouts, who descend from fresh starts. All weightings are judged at one point by one product
     of weights and costs, so every replicate can choose among hundreds: the cheapest optimum, and the cheapest that is
     unlike it; again for as long as others have found what is better for it; then from points to either side of its
-    optimum. Where a scout finds what lies beyond
+    optimum, and from where a larger δ leads from there. Where a scout finds what lies beyond
     `theta`, all replicates descend from fresh starts, too, until one has reached what is best; where the scouts' starts
     disagree, until AGAIN have, for POOL of the replicates, from whom the others learn.
     """
@@ -80,7 +86,8 @@ def search_replicates(problem: Problem, theta: Float64[np.ndarray, "1 params"], 
     if not easy or (led.objective > least * (1 + AGREE) + _rounding(problem)).any():
         _start_afresh(problem, best, 1 if easy else AGAIN, count if easy else 2 * count)
     _exchange(problem, best)
-    _beside(problem, best)
+    _sampled(problem, best, _start_beside)
+    _sampled(problem, best, _start_smoother)
     _exchange(problem, best)
     sample = np.arange(0, batch, max(1, batch // POOL))
     if _visit(problem, best, sample) > RARE and len(sample) < batch:
@@ -128,20 +135,35 @@ def _start_afresh(problem: Problem, best: Solution, again: int, count: int) -> N
         rows = rows[hits[rows] < again]
 
 
-def _beside(problem: Problem, best: Solution) -> None:
-    """Let replicates start to either side of their optima along the valley: a sample, and all where one of it gains.
+def _sampled(
+    problem: Problem, best: Solution, start: Callable[[Problem, Solution, Int64[np.ndarray, "rows"]], bool]
+) -> None:
+    """Let a sample of the replicates start again, and all others where one of it gains."""
+    batch = len(problem.weights)
+    sample = np.arange(0, batch, max(1, batch // POOL))
+    if start(problem, best, sample) and len(sample) < batch:
+        start(problem, best, np.setdiff1d(np.arange(batch), sample))
+
+
+def _start_smoother(problem: Problem, best: Solution, rows: Int64[np.ndarray, "rows"]) -> bool:
+    """Start these replicates from where they are least under a larger δ; say whether it helped.
+
+    The kinks of Huber's loss make neighbouring optima along a flat valley, and fewer where δ is larger (graduated
+    non-convexity, Blake & Zisserman 1987).
+    """
+    some, before = problem.take(rows), best.objective[rows]
+    for factor in SMOOTHER:
+        smooth = solve(replace(some, delta=factor * some.delta), best.theta[None, rows])
+        _accept(best, rows, solve(some, smooth.theta[None]))
+    return bool((best.objective[rows] < before * (1 - AGREE) - _rounding(problem)).any())
+
+
+def _start_beside(problem: Problem, best: Solution, rows: Int64[np.ndarray, "rows"]) -> bool:
+    """Start these replicates beside their optima and, where that helps many, hop about; say whether it helped.
 
     The kinks of Huber's loss make neighbouring optima along a flat valley, and none is the cheapest of others' to
     start from. The valley is the first principal axis of the replicates' optima.
     """
-    batch = len(problem.weights)
-    sample = np.arange(0, batch, max(1, batch // POOL))
-    if _start_beside(problem, best, sample) and len(sample) < batch:
-        _start_beside(problem, best, np.setdiff1d(np.arange(batch), sample))
-
-
-def _start_beside(problem: Problem, best: Solution, rows: Int64[np.ndarray, "rows"]) -> bool:
-    """Start these replicates beside their optima and, where that helps many, hop about; say whether it helped."""
     helped = False
     hops = starts(problem.law, 2 * ROUNDS) - starts(problem.law, 2 * ROUNDS).mean(0)
     reach = np.geomspace(0.05, 0.7, ROUNDS)
