@@ -187,8 +187,9 @@ class TrainConfig:
         """
         given = {name: getattr(self, name) for name in LENGTHS if getattr(self, name) is not None}
         if len(given) != 1:
-            said = " and ".join(f"{name}={value:g}" for name, value in given.items()) or "nothing"
-            raise ValueError(f"say how long a run is by exactly one of {', '.join(LENGTHS)}; {said} was given")
+            said = " and ".join(f"{name}={value:g}" for name, value in given.items())
+            said = f"{said} were given" if said else "nothing was given"
+            raise ValueError(f"say how long a run is by exactly one of {', '.join(LENGTHS)}; {said}")
         return next(iter(given.items()))
 
 

@@ -53,6 +53,16 @@ def test_the_first_run_is_far_and_on_the_optimal_ray() -> None:
     assert "larger allowance" in near.notes[0]
 
 
+def test_the_note_is_of_the_run_that_lies_farthest_out() -> None:
+    known = pilot()
+    largest = float(known.records.C.max())
+    told = advise(known, 4 * largest)
+    farthest = max(run.flops for run in told.runs) / largest
+    assert told.runs[0].flops < farthest * largest < 3 * largest
+    assert f"the farthest of these runs has only {farthest:.2g} times the FLOPs of the largest run" in told.notes[0]
+    assert not any("farthest" in note for note in advise(known, 100 * largest).notes)
+
+
 def test_both_uncertainties_shrink_and_both_targets_are_served() -> None:
     told = advise(pilot(), 5e21, noise=0.01)
     assert told.loss_sd[1] < 0.5 * told.loss_sd[0] and told.size_sd[1] < 0.5 * told.size_sd[0]
@@ -128,9 +138,10 @@ def test_the_cost_of_a_trunk() -> None:
         ({"target": float("inf")}, "target=inf must be a positive, finite number"),
         (
             {"allowance": 1e19},
-            r"flops=1e\+19 pays for no far run, .* as the smallest run of .* took 6e\+18; give 3e\+19",
+            r"flops=1e\+19 is too little: .* less than the smallest of .*, 6e\+18; give 3e\+19 or more$",
         ),
-        ({"smallest": 1e20}, r"pays for no far run, .* as --smallest says 1e\+20; give 5e\+20"),
+        ({"smallest": 1e20}, r"less than --smallest 1e\+20; give 5e\+20 or more, or a lower --smallest"),
+        ({"smallest": 2.5001e19}, r"give 1\.26e\+20 or more"),
         ({"most": 0}, "most=0 must be a positive, finite number"),
         ({"allowance": 1e30}, r"flops=1e\+30 is .* times what all runs of .* took"),
     ],

@@ -68,7 +68,7 @@ def test_a_cut_that_holds_out_nothing_is_refused(cut: float) -> None:
 
 
 def test_a_cut_below_every_run_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"no run of a study has at most 1/1000 of the largest flops=1e\+19"):
+    with pytest.raises(ValueError, match=r"no run of a study takes at most 1/1000 of the largest one's 1e\+19 FLOPs"):
         split(study(), 1000.0)
 
 

@@ -50,7 +50,7 @@ def test_what_has_no_repeated_runs_keeps_the_published_decay() -> None:
 
 
 def test_a_law_that_is_not_published_is_refused() -> None:
-    with pytest.raises(ValueError, match="law='nobody' is not published here; choose one of"):
+    with pytest.raises(ValueError, match="'nobody' is no published law; choose one of"):
         published("nobody")
 
 

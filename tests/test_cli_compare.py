@@ -61,3 +61,12 @@ def test_a_tables_seeds_are_paired(tmp_path: Path, capsys) -> None:
     assert main(["compare", *tables, "--at", "0"]) == 2 and main(["compare", *tables, "--replicates=-1"]) == 2
     said = capsys.readouterr().err
     assert "at=0 FLOPs must be a positive, finite number" in said and "--replicates -1 must be 0" in said
+
+
+def test_a_series_is_asked_for_by_the_tables_own_option(tables: tuple[str, str], tmp_path: Path, capsys) -> None:
+    head, *rows = Path(tables[1]).read_text().splitlines()
+    names = [f"s{i}" for i in range(20)]
+    several = [f"{row},{name}" for row in rows for name in names]
+    (tmp_path / "several.csv").write_text("\n".join([f"{head},series", *several]))
+    assert main(["compare", tables[0], str(tmp_path / "several.csv")]) == 2
+    assert "name it with --series-b: one of s0, s1" in (said := capsys.readouterr().err) and "s11 and 8 more" in said

@@ -141,3 +141,13 @@ def test_help_needs_no_wing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0 and "--val-fraction" in done.stdout
+
+
+def test_few_validation_tokens_are_told(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(source, "--out", tmp_path / "T") == 0
+    held = read_meta(tmp_path / "T")["val"]["tokens"]
+    said = capsys.readouterr().out
+    assert f"{held:,} validation tokens (" in said and "a --val-fraction above 0.1 takes more" in said
+    (source / "long.txt").write_text("".join(f"line {n}\n" for n in range(20_000)))
+    assert run(source, "--out", tmp_path / "U", "--separator", r"9\n") == 0
+    assert "few to measure" not in capsys.readouterr().out

@@ -130,3 +130,15 @@ def test_columns_are_named_and_what_was_guessed_is_told(table: Path, tmp_path: P
     assert f"note: {said}" in capsys.readouterr().out
     assert main([*args, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["notes"] == [said]
+
+
+def test_runs_that_lie_on_a_law_are_told(tmp_path: Path, capsys) -> None:
+    rows = [
+        f"{N!r},{D!r},{2 + 400 * N**-0.35 + 900 * D**-0.3!r}" for N in (1e6, 4e6, 2e7, 1e8) for D in (1e8, 1e9, 1e10)
+    ]
+    (tmp_path / "t.csv").write_text("params,tokens,loss\n" + "\n".join(rows))
+    args = ["fit", str(tmp_path / "t.csv"), "--out", str(tmp_path / "t.fit.json"), "--bootstrap"]
+    assert main([*args, "20"]) == 0
+    assert "note: the runs lie on the law exactly" in capsys.readouterr().out
+    assert main([*args, "0"]) == 0
+    assert "exactly" not in capsys.readouterr().out

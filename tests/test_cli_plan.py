@@ -83,7 +83,7 @@ def test_own_runs_lend_the_plan_their_parts(tmp_path: Path, capsys: pytest.Captu
         ),
         (("--hours", "3"), "--hours 3 needs --device"),
         (("--flops", "1e20"), "a plan needs runs (a SOURCE) or a published law (--published NAME), but neither"),
-        (("--flops", "1e20", "--published", "hoffman"), "law='hoffman' is not published here"),
+        (("--flops", "1e20", "--published", "hoffman"), "'hoffman' is no published law"),
         (("--flops", "1e20", "--published", "hoffmann2022", "--device", "h10"), "device='h10' is not known, perhaps"),
         (
             ("--flops", "1e20", "--published", "hoffmann2022", "--price", "2"),

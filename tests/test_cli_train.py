@@ -14,6 +14,7 @@ from isoflop.cli import dry_run, worker
 from isoflop.cli import train as cli
 from isoflop.cli.app import main
 from isoflop.config import read_run
+from isoflop.data.tokens import open_tokens
 from isoflop.lm.train import train as train_run
 
 TINY = ["--preset", "small", "--d_model", "8", "--context-length", "16", "--batch_size", "2", "--val_tokens", "256"]
@@ -34,8 +35,12 @@ def test_flags_reach_the_run_and_the_same_command_finds_it(trained: Path, token_
     assert config.model.vocab_size == 256
     before = (trained / "log.jsonl").read_bytes()
     assert main(["train", str(trained), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["id"] == trained.name
+    said = capsys.readouterr()
+    assert json.loads(said.out)["id"] == trained.name
+    assert said.err == f"isoflop: {trained} had finished before; nothing was trained\n"
     assert (trained / "log.jsonl").read_bytes() == before
+    assert main(["train", str(trained)]) == 0
+    assert "(compute count) · D 128 tokens" in capsys.readouterr().out
 
 
 def test_a_raw_file_of_the_course_trains_as_it_is(tmp_path: Path, capsys) -> None:
@@ -53,7 +58,10 @@ def test_a_raw_file_of_the_course_trains_as_it_is(tmp_path: Path, capsys) -> Non
     ("args", "said"),
     [
         (["--steps", "3", "--batch_size", "9999999"], "batch_size=9999999 is more than the"),
-        (["--steps", "3", "--tokens", "5k"], "exactly one of epochs, tokens, flops, steps"),
+        (
+            ["--steps", "3", "--tokens", "5k"],
+            "exactly one of epochs, tokens, flops, steps; tokens=5000 and steps=3 were given",
+        ),
         (["--steps", "3", "--context_length", "99999999"], "less than one context of 99999999"),
         (["--steps", "3", "--core", "4096"], "core=4096 is no CPU core of this machine"),
         (["--steps", "3", "--threads", "0"], "threads=0 must be at least 1"),
@@ -144,10 +152,11 @@ def test_a_dry_run_tells_what_a_run_is_and_writes_nothing(
     assert main(args) == 0
     said = capsys.readouterr().out
     assert "parameters (body 1,536, embedding 2,048)" in said and "nothing was written; without --dry-run" in said
+    assert "of training at" in said and "tokens a second, the rest evaluation and checkpoints" in said
     assert main([*args, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["steps"], told["tokens"], told["params"]["total"]) == (400, 400 * 2 * 16, 3584)
-    assert told["seconds"] > 0 and told["memory_bytes"] > 1e7
+    assert 0 < told["training_seconds"] < told["seconds"] and told["memory_bytes"] > 1e7
     assert not (tmp_path / "runs").exists()
     monkeypatch.setattr(dry_run, "HELD", 10**12)
     assert main(args) == 0
@@ -188,3 +197,26 @@ def test_a_run_whose_loss_runs_away_fails_the_command(make_run, capsys) -> None:
     told = capsys.readouterr()
     assert left.value.code == 1 and json.loads(told.out)["status"] == "diverged"
     assert "a lower --lr" in told.err
+
+
+def test_a_dry_run_counts_no_more_validation_tokens_than_there_are(
+    token_folder: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(dry_run, "TRIAL_SECONDS", 0.0)
+    counted: list[int] = []
+    real = dry_run._seconds
+    monkeypatch.setattr(dry_run, "_seconds", lambda *given: (counted.append(given[-1]), real(*given))[1])
+    for asked in ("256", "1T"):
+        args = ["train", "--data", str(token_folder), *TINY, "--steps", "4", "--val-tokens", asked, "--dry-run"]
+        assert main(args) == 0
+    capsys.readouterr()
+    assert counted == [256, len(open_tokens(token_folder).val)]
+
+
+def test_where_the_trackers_files_are_is_said(trained: Path, capsys) -> None:
+    value = json.loads((trained / "config.json").read_text())
+    value["train"]["trackers"] = ["tensorboard", "wandb"]
+    (trained / "config.json").write_text(json.dumps(value))
+    assert main(["train", str(trained)]) == 0
+    out = capsys.readouterr().out
+    assert f"`tensorboard --logdir {trained}` shows them" in out and f"W&B: its files lie in {trained}/wandb" in out

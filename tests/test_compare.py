@@ -162,3 +162,16 @@ def test_a_recipe_beside_itself_is_not_decided() -> None:
             "not decided: A and B are the same runs"
         )
     assert "same runs" not in compare(a, recipe(401, 0.15)).verdict
+
+
+def test_what_ended_on_a_bound_is_said() -> None:
+    a, b = recipe(400, 0.15, budgets=EIGHT, noise=SMALL[0]), recipe(360, 0.15, budgets=EIGHT, noise=SMALL[1])
+    assert compare(a, b, replicates=0).on_bounds == []
+    straight, flat = (
+        replace(a, runs=tuple(replace(run, loss=float(loss)) for run, loss in zip(a.runs, losses, strict=True)))
+        for losses in (3e3 * a.C**-0.15, 3 + 1e-3 * np.log(a.C / a.C[0]))
+    )
+    told = compare(straight, flat, floor="free", replicates=0).on_bounds
+    assert told[0] == "L∞ of A ended on its bound, 0 nats per token: its losses tell no floor"
+    assert "α of B ended on its bound, 0.001: its losses do not fall with what is counted" in told
+    assert compare(straight, b, floor=0.0, replicates=0).on_bounds == []

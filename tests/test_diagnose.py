@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from isoflop.cli.app import main
-from isoflop.law.diagnose import CHECKS, diagnose
+from isoflop.law.diagnose import CHECKS, MATTERS, diagnose
 from isoflop.law.subject import Diagnosis
 from isoflop.record import Record, Records
 from isoflop.sources import read
@@ -64,6 +64,13 @@ def test_runs_that_lie_off_are_named_and_weighed() -> None:
         assert records.runs[i].id in said(found, "outlying") and records.runs[i].id in said(found, "influence")
 
 
+def test_a_run_that_moves_the_answer_less_than_its_error_is_no_warning() -> None:
+    few = simulate(0.01)
+    few = few.take(np.arange(len(few)) % 3 == 0)
+    finding = next(f for f in diagnose(few).findings if f.check == "influence")
+    assert max(map(abs, finding.numbers["most"].values())) > MATTERS and finding.level == "good"
+
+
 def test_a_flat_valley_is_told() -> None:
     records = simulate(0.03)
     small = records.take(records.N < 1e8)
@@ -114,7 +121,8 @@ def test_the_command(tmp_path: Path, capsys) -> None:
     rows = [f"{run.params['given']},{run.tokens},{run.loss},1" for run in simulate().runs]
     (tmp_path / "t.csv").write_text("params,tokens,loss,is_final\n" + "\n".join(rows))
     assert main(["diagnose", str(tmp_path / "t.csv")]) == 0
-    assert "✓ identified: all 5 parameters" in capsys.readouterr().out
+    assert "✓ identified: all 5 parameters" in (said := capsys.readouterr().out)
+    assert "rows are counted from 1, without the line of names" in said
     assert main(["diagnose", str(tmp_path / "t.csv"), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["runs"] == 48 and set(printed["parameters"]) == {"E", "A", "B", "alpha", "beta"}

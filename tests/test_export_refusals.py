@@ -35,7 +35,11 @@ from tests.exported import TINY, change, exported, made_run, rewrite, save_run, 
         ),
         ("gpt", {"num_kv_heads": 2}, r"num_kv_heads=2 \(only 4\)"),
         ("llama", {"norm": "layernorm"}, r"norm='layernorm' \(only 'rmsnorm'\)"),
-        ("small", {}, r"neither a Llama nor GPT-2"),
+        (
+            "small",
+            {},
+            r"neither a Llama nor GPT-2.*; share .*, or train with --preset llama or gpt, which can be exported",
+        ),
         ("70M", {}, r"cannot express mlp='gelu'"),
     ],
 )

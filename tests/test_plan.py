@@ -165,7 +165,7 @@ def test_what_cannot_be_planned() -> None:
         plan(published("besiroglu2024"), 0.0, LLAMA, FREE)
     with pytest.raises(ValueError, match=r"flops=1e\+09 pays for .* tokens of a model with d_model=64, less than one"):
         plan(published("besiroglu2024"), 1e9, LLAMA, FREE)
-    with pytest.raises(ValueError, match="law='hofmann' is not published here; choose one of kaplan2020"):
+    with pytest.raises(ValueError, match="'hofmann' is no published law; choose one of kaplan2020"):
         published("hofmann")
 
 

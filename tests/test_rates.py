@@ -82,3 +82,16 @@ def test_the_rates_of_step_laws_own_runs_give_step_law() -> None:
     assert len(best.N) == 17 and found is not None
     assert found.at(1e9, 1e11) == pytest.approx(step_law(1e9, 1e11).lr, rel=0.1)
     assert found.a == pytest.approx(-0.713, abs=0.07) and found.scatter < 0.15
+
+
+def test_a_rate_far_from_its_laws_runs_says_so_with_the_factor() -> None:
+    step = RATES["step_law"]
+    inside = ModelConfig(d_model=1024, num_layers=24, num_heads=16, vocab_size=32000)
+    assert step(None, inside, 3e8, 2e10).named == "Step Law (arXiv:2503.04715)"
+    tiny = ModelConfig(d_model=48, num_layers=2, num_heads=2, vocab_size=256)
+    factor = 215e6 / count_params(tiny).body
+    named = step(None, tiny, 7e4, 1e12).named
+    assert (
+        named
+        == f"Step Law (arXiv:2503.04715); caution: N {factor:,.3g} times below its range, D 10 times above its range"
+    )

@@ -49,7 +49,7 @@ def test_two_of_n_d_and_c_suffice_under_any_usual_name(tmp_path: Path, header: s
         ("params,tokens,loss,status\n1,2,3,failed\n", "has no complete run"),
         (
             "params,tokens,loss,series\n1,2,3,a\n1,2,3,b\n",
-            "holds several series.* name it .--series; of two tables --series-a, --series-b.: one of a, b",
+            "holds several series.* name it with --series: one of a, b",
         ),
     ],
 )

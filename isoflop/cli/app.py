@@ -12,11 +12,13 @@ import io
 import math
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise, zip_longest
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
+from isoflop.cli.misplaced import check_first, is_text, misplaced
 from isoflop.counts import parse
 
 Command = Callable[..., None]
@@ -92,25 +94,21 @@ def call(command: Command, args: Sequence[str], *, prog: str) -> None:
         if not leave.code:
             raise
         flags = _flags(_binder(ready), options)
-        if strange := [arg for arg in args if arg.startswith("--") and _spelt(arg) not in flags]:
+        if strange := [arg for arg in args if arg.startswith("--") and _spelt(arg) not in flags and not is_text(arg)]:
             raise _unknown(strange[0], flags, command, args, prog) from None
         told = _sentence(_message(said.getvalue()), command, prog)
         raise ValueError(f"{told}; `{prog} --help` explains each option") from None
     if unknown and not unknown[0].startswith("-"):
-        raise _misplaced(unknown[0], args, prog)
+        raise misplaced(unknown[0], args, prog)
     if unknown:
         raise _unknown(unknown[0], _flags(_binder(ready), options), command, args, prog)
+    check_first(bound, args, lambda: _flags(_binder(ready), options), prog)
     bound()
 
 
-def _misplaced(word: str, args: Sequence[str], prog: str) -> ValueError:
-    before = next((one for one, after in pairwise(args) if after == word), "")
-    if before.startswith("--") and "=" not in before:
-        return ValueError(f"{before} is a switch and takes no value; leave {word!r} out")
-    return ValueError(f"{prog} has no place for {word!r}; quote what belongs together, see `{prog} --help`")
-
-
 def _unknown(flag: str, flags: list[str], command: Command, args: Sequence[str], prog: str) -> ValueError:
+    if is_text(flag):
+        return ValueError(f"text that starts with a dash stands behind `--`, as in `{prog} … -- {shlex.quote(flag)}`")
     listed = getattr(command, "options", lambda args: "")(list(args)) or f"`{prog} --help` lists them"
     return ValueError(f"{prog} has no option {flag!r}{_nearest(flag, flags)}; {listed}")
 
@@ -153,12 +151,12 @@ def positional(args: Sequence[str], command: Command) -> str | None:
     return None
 
 
-def _binder(command: Command) -> Callable[..., Callable[[], None]]:
+def _binder(command: Command) -> Callable[..., functools.partial[None]]:
     """Give the command's signature to a function that only binds, so that parsing errors and its own stay apart."""
 
     @functools.wraps(command)
-    def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:
-        return lambda: command(*args, **kwargs)
+    def bind(*args: Any, **kwargs: Any) -> functools.partial[None]:
+        return functools.partial(command, *args, **kwargs)
 
     return bind
 
@@ -303,7 +301,7 @@ def _overview() -> str:
             "usage: isoflop COMMAND [OPTIONS]      `isoflop COMMAND --help` explains one",
             "",
             "From a folder of text to token files, Transformers, and studies of runs. With --json each prints one JSON",
-            "object on standard output, at its end; progress, warnings and errors go to standard error.",
+            "object on standard output when it succeeds; progress, warnings and errors go to standard error.",
             "",
             *_rows(VERBS),
         ]

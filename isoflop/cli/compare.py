@@ -15,6 +15,7 @@ from isoflop.sources.columns import GUESSED, Columns
 
 if TYPE_CHECKING:
     from isoflop.law.compare import Comparison
+    from isoflop.record import Records
 
 
 def compare(
@@ -52,17 +53,25 @@ def compare(
         lang: Language of the figure.
         json: Print the comparison as JSON.
     """
-    from isoflop.cli.target import read_runs
     from isoflop.files import write_bytes
     from isoflop.law.compare import compare as compare_records
     from isoflop.report.axes import picture
     from isoflop.report.comparison import multiplier
 
-    first, second = read_runs(a, series_a, columns), read_runs(b, series_b, columns)
+    first, second = _runs(a, series_a, columns, "a"), _runs(b, series_b, columns, "b")
     made = compare_records(first, second, per=per, floor=_floor(floor), at=at, replicates=replicates, seed=seed)
     path = Path(out or "compare.png")
     write_bytes(path, picture(partial(multiplier, made, lang=lang), lang))
     print(json_module.dumps({**made.to_dict(), "figure": str(path)}) if json else _report(made, path))
+
+
+def _runs(source: str, series: str | None, columns: Columns, side: str) -> Records:
+    from isoflop.cli.target import read_runs
+
+    try:
+        return read_runs(source, series, columns)
+    except ValueError as error:
+        raise ValueError(str(error).replace("--series:", f"--series-{side}:")) from error
 
 
 def _floor(text: str) -> Any:
@@ -86,7 +95,7 @@ def _report(made: Comparison, path: Path) -> str:
         f"counted in {unit}; floor L∞ {made.floor}; {number_of(made.pairs, 'pair')} of one budget (and seed, where "
         f"both say it), correlation of their noise {made.correlation:.2f}",
         "",
-        f"  {'':<3} {'L∞':>26} {'α':>26}",
+        f"  {'':<3} {'L∞, nats per token':>26} {'α':>26}",
     ]
     for name, floor, alpha in zip("AB", value["floors"], value["alphas"], strict=True):
         lines.append(f"  {name:<3} {_range(floor, '.4f'):>26} {_range(alpha, '.4f'):>26}")
@@ -95,6 +104,7 @@ def _report(made: Comparison, path: Path) -> str:
         known = "no interval" if row.low is None else f"{_number(row.low)} to {_number(row.high)}"
         note = "" if row.trained else "   extrapolated"
         lines.append(f"  {row.x:>10.3g} {_number(row.multiplier):>16} {known:>22}{note}")
+    lines += [f"  note: {note}" for note in made.on_bounds]
     return "\n".join([*lines, "", f"  {made.verdict}", f"  drawn in {path}"])
 
 

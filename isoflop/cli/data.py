@@ -78,6 +78,11 @@ def data(
         print(_summary(out, built.meta, fresh=built.fresh))
 
 
+FEW = 10_000
+"""Validation tokens below which it is said: on so many bytes of Python's sources the loss of a model of 74,000
+parameters, 1.565 nats per token, had a standard error over documents of 0.049 (`isoflop evaluate`)."""
+
+
 @contextmanager
 def _bar() -> Iterator[Callable[[str, int, int], None]]:
     """Show one bar a stage on a terminal's standard error."""
@@ -114,6 +119,12 @@ def _summary(out: str, meta: Mapping[str, Any], *, fresh: bool) -> str:
     fields = ", ".join(f"{name} ({number:,} rows)" for name, number in meta.get("text_fields", {}).items())
     if fields:
         lines.append(f"  {'text from':<12}{fields}")
+    if (held := meta["val"]["tokens"]) < FEW:
+        part, asked = held / (held + meta["train"]["tokens"]), meta["options"]["val_fraction"]
+        lines.append(
+            f"  {'note':<12}{held:,} validation tokens ({part:.1%} of all) are few to measure losses on; a "
+            f"--val-fraction above {asked:g} takes more"
+        )
     for what in ("skipped", "repaired"):
         if meta[what]:
             said = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in meta[what].items())

@@ -46,6 +46,8 @@ def diagnose(
     print("".join(f"  note: {note}\n" for note in runs.notes))
     for finding in found.findings:
         print(f"  {SIGNS[finding.level]} {finding.check}: {finding.sentence}")
+    if any(run.id.startswith("row ") for run in runs.runs):
+        print("  rows are counted from 1, without the line of names")
     for run in runs.left_out:
         print(f"  left out: {run}")
 

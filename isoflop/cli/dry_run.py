@@ -33,7 +33,8 @@ def show(config: RunConfig, *, out: str | None, json: bool) -> None:
     from isoflop.lm.run import open_data
     from isoflop.lm.train import rehearse
 
-    train_tokens = open_data(config).train_tokens
+    tokens = open_data(config)
+    train_tokens = tokens.train_tokens
     steps = train_steps(config.model, config.train, train_tokens=train_tokens)
     per_step = config.train.batch_size * config.model.context_length
     params, free = count_params(config.model), psutil.virtual_memory().available
@@ -48,7 +49,8 @@ def show(config: RunConfig, *, out: str | None, json: bool) -> None:
         "flops": steps * per_step * compute(config.model),
         "own_steps": steps - config.first_step,
         "tokens_per_second": tried and per_step / tried.step_seconds,
-        "seconds": tried and _seconds(config, steps, tried),
+        "training_seconds": tried and (steps - config.first_step) * tried.step_seconds,
+        "seconds": tried and _seconds(config, steps, tried, min(config.data.val_tokens, len(tokens.val))),
         "memory_bytes": tried and tried.memory_bytes,
     }
     if json:
@@ -63,7 +65,8 @@ def show(config: RunConfig, *, out: str | None, json: bool) -> None:
         print(f"needs more than {HELD * params.total / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: not tried")
     else:
         print(
-            f"about {_time(told['seconds'])} here, at {told['tokens_per_second']:,.0f} tokens a second · peak memory "
+            f"about {_time(told['seconds'])} here: {_time(told['training_seconds'])} of training at "
+            f"{told['tokens_per_second']:,.0f} tokens a second, the rest evaluation and checkpoints · peak memory "
             f"{tried.memory_bytes / 1e9:.2f} GB{'' if config.train.devices == 1 else ', on one device'}"
         )
         if tried.memory_bytes > AMPLE and (flags := _savers(config)):
@@ -92,11 +95,11 @@ def _steps(told: dict[str, Any], per_step: int) -> str:
     return f"{told['steps']:,} steps of {per_step:,} tokens{own}"
 
 
-def _seconds(config: RunConfig, steps: int, tried: Rehearsal) -> float:
+def _seconds(config: RunConfig, steps: int, tried: Rehearsal, val_tokens: int) -> float:
     own = steps - config.first_step
     evaluations = EVALUATIONS if (config.train.eval_every or 1) < steps else 1
     saves = own / config.train.checkpoint_every if config.train.checkpoint_every else CHECKPOINTS
-    evaluated = config.data.val_tokens * evaluations * tried.evaluation_seconds
+    evaluated = val_tokens * evaluations * tried.evaluation_seconds
     return own * tried.step_seconds + evaluated + saves * tried.save_seconds
 
 

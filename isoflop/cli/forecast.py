@@ -60,7 +60,7 @@ def _published(law: str, source: str | None) -> Published:
     if source is not None:
         raise ValueError(f"{source} and --published {law} are two answers; leave one out")
     if law not in PUBLISHED:
-        raise ValueError(f"--published {law} is not published here; choose one of {', '.join(PUBLISHED)}")
+        raise ValueError(f"{law!r} is no published law; choose one of {', '.join(PUBLISHED)}")
     return PUBLISHED[law]
 
 

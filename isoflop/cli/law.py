@@ -119,6 +119,17 @@ def _noted(records: Records, law: str) -> Records:
     return replace(records, notes=(*records.notes, *told))
 
 
+def _exact(fitted: Fit) -> list[str]:
+    """Say so where every draw of the runs gave the same numbers."""
+    ends = [(p.low, p.high) for p in fitted.parameters.values()]
+    if any(low is None or high is None or f"{low:.4g}" != f"{high:.4g}" for low, high in ends):
+        return []
+    return [
+        "the runs lie on the law exactly, as computed ones do, so the intervals have no width; "
+        "runs that are trained scatter"
+    ]
+
+
 def _beside(source: Path) -> Path:
     return source / "fit.json" if source.is_dir() else Path(f"{source.stem}.fit.json")
 
@@ -137,7 +148,7 @@ def _as_dict(fitted: Fit, found: Comparison) -> dict[str, Any]:
         "left_out": list(records.left_out),
         "params_convention": records.convention,
         "source": records.source,
-        "notes": list(records.notes),
+        "notes": [*records.notes, *_exact(fitted)],
         "approaches": [answer.to_dict() for answer in found.answers],
         "model_uncertainty": found.uncertainty(),
     }

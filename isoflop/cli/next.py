@@ -76,10 +76,10 @@ def next_runs(
 ) -> None:
     """Choose the runs to train next: those that tell most, for their FLOPs, of losses ahead and of the optimal size.
 
-    The first run is a far one, which could contradict the law. The others are chosen greedily; runs that branch from
-    a trunk of SOURCE (its column or field `group`) cost only what the trunk lacks. Of a study of ours each run comes
-    with the command that trains it by the same recipe; `--run` trains them in the study's folder, fits again and
-    proposes again, until --flops are spent. What is done is never redone: the same command goes on.
+    The first run takes a fifth of the FLOPs and tests the law, farther out where that is a far run. The others are
+    chosen greedily; runs that branch from a trunk of SOURCE (column or field `group`) cost only what the trunk lacks.
+    Of a study of ours each run comes with the command that trains it by the same recipe; `--run` trains them in the
+    study's folder, fits again and proposes again, until --flops are spent. What is done is never redone.
 
     Args:
         source: The runs so far: a study's folder, a table, or a fit.json.

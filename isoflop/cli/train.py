@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import json as json_module
 import os
+import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from isoflop.config import (
     ModelConfig,
     OptimConfig,
     RunConfig,
+    TrackerName,
     TrainConfig,
     read_run,
     spread_run,
@@ -232,6 +234,8 @@ def _train_shown(folder: Path, *, quiet: bool) -> Record:
     if record is None:
         print(f"isoflop: checkpoint saved; `isoflop train {folder}` goes on", file=sys.stderr)
         sys.exit(130)
+    if done:
+        print(f"isoflop: {folder} had finished before; nothing was trained", file=sys.stderr)
     if not quiet:
         from isoflop.report.figures import draw_training
 
@@ -280,9 +284,18 @@ def _bar(folder: Path, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
 def _tell_end(record: Record, folder: str, *, json: bool) -> None:
     """Print the record; leave with exit code 1 where the loss ran away."""
     print(json_module.dumps(asdict(record)) if json else _summary(record, folder))
+    for name in () if json else read_run(Path(folder)).train.trackers:
+        print(TRACKED[name].format(folder=shlex.quote(folder)))
     if record.status == "diverged":
         print("isoflop: a lower --lr, a longer --warmup-steps or a --grad-clip keep the loss in hand", file=sys.stderr)
         sys.exit(1)
+
+
+TRACKED: Mapping[TrackerName, str] = {
+    "tensorboard": "TensorBoard: its event files lie in {folder}; `tensorboard --logdir {folder}` shows them",
+    "wandb": "W&B: its files lie in {folder}/wandb",
+}
+"""Where a tracker's files are, said when training ends."""
 
 
 def _summary(record: Record, folder: str) -> str:
@@ -295,6 +308,6 @@ def _summary(record: Record, folder: str) -> str:
     return (
         f"{record.id}: validation loss {record.loss:.4f} nats per token{bits}, perplexity "
         f"{measured['perplexity']:.3f}\n"
-        f"N {record.params['compute']:.4g} · D {record.tokens:.4g} tokens · C {record.flops:.4g} FLOPs · "
-        f"{measured['seconds']:.0f} s · {folder}"
+        f"N {record.params['compute']:.4g} (compute count) · D {record.tokens:.4g} tokens · C {record.flops:.4g} "
+        f"FLOPs · {measured['seconds']:.0f} s · {folder}"
     )

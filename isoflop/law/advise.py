@@ -7,6 +7,7 @@ the target count alike (`isoflop.law.information` has the arithmetic).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -34,6 +35,8 @@ OVERHEAD = 1 / 300
 """What a run costs beside its own FLOPs, over the allowance, unless it is said: so that few suffice."""
 FAR = 0.2
 """Part of the allowance for the one far run that could contradict the law."""
+FAR_OUT = 3.0
+"""Factor beyond the largest run so far below which the farthest one proposed is told to be near."""
 AHEAD = 10.0
 """The forecast to be improved lies this factor beyond the largest budget, unless said otherwise."""
 DECAY = 0.2
@@ -164,7 +167,7 @@ def advise(
         far_sd=far_sd,
         spent=sum(run.flops for run in runs),
         allowance=allowance,
-        notes=_notes(runs[0], fit.records, shared, limits),
+        notes=_notes(runs, fit.records, shared, limits),
     )
 
 
@@ -194,12 +197,18 @@ def _limits(fit: Fit, allowance: float, overhead: float | None, smallest: float 
         )
     low = least if smallest is None else smallest
     if FAR * allowance * (1 + 1e-9) < low:
-        said = f"the smallest run of {fit.records.source} took {least:.3g}" if smallest is None else "--smallest says"
+        said = f"the smallest of {fit.records.source}, {least:.3g}" if smallest is None else f"--smallest {low:.3g}"
         raise ValueError(
-            f"flops={allowance:.3g} pays for no far run, which takes {FAR:.0%} of it, as {said}"
-            f"{'' if smallest is None else f' {low:.3g}'}; give {low / FAR:.2g} or more, or a lower --smallest"
+            f"flops={allowance:.3g} is too little: the first run takes {FAR:.0%} of it, less than {said}; give "
+            f"{_rounded_up(low / FAR)} or more{'' if smallest is None else ', or a lower --smallest'}"
         )
     return Limits(allowance, allowance * OVERHEAD if overhead is None else overhead, low, most or np.inf)
+
+
+def _rounded_up(value: float) -> str:
+    """Write a number in three digits that is no less than it."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return f"{math.ceil(value / unit * (1 - 1e-9)) * unit:.3g}"
 
 
 MOST_TIMES = 1e4
@@ -307,12 +316,13 @@ def trunk_cost(lengths: Floats, decay: float) -> float:
     return float((np.max(lengths) + decay * rest) / np.sum(lengths))
 
 
-def _notes(far: Run, records: Records, shared: float, limits: Limits) -> tuple[str, ...]:
+def _notes(runs: list[Run], records: Records, shared: float, limits: Limits) -> tuple[str, ...]:
     notes = []
-    if far.flops < 3 * records.C.max():
+    farthest = max(6 * run.params * run.tokens for run in runs) / float(records.C.max())
+    if farthest < FAR_OUT:
         notes.append(
-            f"the far run has only {far.flops / records.C.max():.2g} times the FLOPs of the largest run so far; a "
-            f"larger allowance would test the law harder"
+            f"the farthest of these runs has only {farthest:.2g} times the FLOPs of the largest run so far; a larger "
+            "allowance would test the law farther out"
         )
     if limits.smallest < records.C.min() / ABOUT:
         notes.append(

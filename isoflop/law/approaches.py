@@ -80,7 +80,7 @@ class Comparison:
             return "unknown, since fewer than two approaches answer"
         return (
             f"a from {a[0]:.3f} to {a[1]:.3f}, N*({self.C:.3g}) from {N[0]:.3g} to {N[1]:.3g} (×{N[1] / N[0]:.2f}), "
-            "which is no part of any one interval"
+            "by approach; no interval above includes this"
         )
 
     def uncertainty(self) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def split(records: Records, cut: float) -> tuple[Records, Records]:
     cheap = records.C.max() / cut * (1 + 1e-6) >= records.C
     if not cheap.any():
         raise ValueError(
-            f"no run of {records.source} has at most 1/{cut:g} of the largest flops={records.C.max():.4g}; "
+            f"no run of {records.source} takes at most 1/{cut:g} of the largest one's {records.C.max():.4g} FLOPs; "
             "give --cut nearer to 1, such as 2, or add cheaper runs"
         )
     return records.take(cheap), records.take(~cheap)

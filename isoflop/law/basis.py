@@ -90,7 +90,7 @@ def published(name: str) -> Basis:
         ValueError: there is no such law.
     """
     if name not in PUBLISHED:
-        raise ValueError(f"law={name!r} is not published here; choose one of {', '.join(PUBLISHED)}")
+        raise ValueError(f"{name!r} is no published law; choose one of {', '.join(PUBLISHED)}")
     law = PUBLISHED[name]
     convention: Any = law.convention
     return Basis(law.law, law.parameters, f"{name} ({law.source})", convention)

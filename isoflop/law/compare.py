@@ -17,9 +17,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
+from isoflop.counts import number_of
 from isoflop.law.frontier import SAME_BUDGET, levels
 from isoflop.law.points import Per, Points, points
-from isoflop.law.power import Curves, common_floor, lines_at, pick
+from isoflop.law.power import FLATTEST, Curves, common_floor, lines_at, pick
 from isoflop.law.uncertainty import Interval, check_draws, generator, interval
 from isoflop.record import Floats, Records, of_a_run
 
@@ -80,6 +81,23 @@ class Comparison:
         low, high = np.percentile(many, (5, 95), axis=0, method="inverted_cdf")
         return Interval(value[0], low, high)
 
+    @property
+    def on_bounds(self) -> list[str]:
+        """Say which numbers of the frontiers ended where the search does."""
+        told = list[str]()
+        for name, curve, side in zip("AB", self.curves, self.points, strict=True):
+            floor, alpha = float(curve.floor[0]), float(curve.alpha[0])
+            if not isinstance(self.floor, float):
+                if floor <= 1e-9 * side.loss.min():
+                    told.append(f"L∞ of {name} ended on its bound, 0 nats per token: its losses tell no floor")
+                elif floor >= side.loss.min() * (1 - 2e-6):
+                    told.append(f"L∞ of {name} ended on its bound, its own lowest loss, {floor:.4f} nats per token")
+            if alpha <= FLATTEST:
+                told.append(
+                    f"α of {name} ended on its bound, {FLATTEST:g}: its losses do not fall with what is counted"
+                )
+        return told
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; an infinite multiplier is null."""
         return {
@@ -93,6 +111,7 @@ class Comparison:
             "misfit": self.misfit,
             "correlation": self.correlation,
             "pairs": self.pairs,
+            "on_bounds": self.on_bounds,
             "verdict": self.verdict,
         }
 
@@ -357,7 +376,8 @@ def _more(row: Row, runs: int, unit: str) -> str:
     more = runs * ((reach / effect) ** 2 - 1) if effect > 0 else np.inf
     if not more < MANY:
         return f"more than {MANY} further points like these would be needed at {row.x:.3g} {unit}"
-    return f"about {max(1, int(np.ceil(more)))} further points like these would decide at {row.x:.3g} {unit}"
+    points = number_of(max(1, int(np.ceil(more))), "further point")
+    return f"about {points} like these would decide at {row.x:.3g} {unit}"
 
 
 UNITS: Mapping[Per, str] = {"flop": "FLOPs", "token": "tokens", "hour": "hours"}

@@ -21,7 +21,8 @@ from isoflop.record import Floats, Records
 WORST = 5
 """Runs that are left out together; the five of arXiv:2404.10102 changed its β from 0.37 to 0.45."""
 MATTERS = 0.02
-"""A change of the exponent a that is worth a warning; about the published standard error of β, arXiv:2404.10102."""
+"""A change of the exponent a that is worth a warning, if it exceeds a's standard error too; about the published
+standard error of β, arXiv:2404.10102."""
 NORMAL = 1.4826
 """Standard deviation of a normal over its median absolute deviation."""
 OUTLYING = 5.0
@@ -145,7 +146,9 @@ def influence(subject: Subject) -> list[Finding]:
     if "N" in found:
         said += f" and N* at {AHEAD:g} times the largest C changes by a factor {found['N'][-1] / whole['N'][0]:.2f}"
     said += f"; of single runs {top} moves {key} most, by {change[single[0]]:+.3f}"
-    limit = MATTERS if key == "a" else MATTERS * float(whole["L"][0])
+    # what the runs leave open anyhow is no sign of single ones
+    open_ = float(_spread(subject, np.ones((1, count), dtype=bool), subject.theta[None], key)[0])
+    limit = max(MATTERS if key == "a" else MATTERS * float(whole["L"][0]), open_)
     moved = max(abs(change[-1]), abs(change[single[0]])) > limit
     return [Finding("influence", "warning" if moved else "good", said, numbers)]
 
@@ -174,7 +177,12 @@ def _regime(subject: Subject, letter: str) -> list[Finding]:
     cuts, keep = cuts[different], keep[different]
     usable = np.array([i for i in range(len(cuts)) if _suffices(subject, keep[i])], dtype=np.int64)
     if len(usable) < FEWEST_CUTS:
-        said = f"too few runs, or too few values of {letter}, to leave out the smallest {letter} step by step"
+        law = subject.problem.law
+        said = (
+            f"too few runs, or too few values of {letter}, to leave out the smallest {letter} step by step: it takes "
+            f"{FEWEST_CUTS} cut-offs that leave {2 * len(law.parameters)} runs and 3 values of "
+            f"{' and of '.join(law.varied)}, and there are {len(usable)}"
+        )
         return [Finding("regime", "note", said, {letter: np.exp(cuts[usable]).tolist()})]
     cuts, keep = cuts[usable], keep[usable]
     theta = subject.refit(keep, STARTS)

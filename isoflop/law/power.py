@@ -12,6 +12,9 @@ from isoflop.record import Floats
 GRID, ZOOMS = 33, 7
 """Values of L∞ tried at once, and how often the best is looked at closer: to 16^-7 of the smallest loss."""
 
+FLATTEST = 1e-3
+"""Least exponent."""
+
 
 class Curves(NamedTuple):
     """Frontiers L = floor + exp(level)·x^-alpha: numbers, or replicates along the first axis."""
@@ -56,7 +59,7 @@ def lines_at(x: Floats, loss: Float64[np.ndarray, "replicates points"], floor: F
     x_mean, y_mean = (weight * x).sum(-1, keepdims=True), (weight * y).sum(-1, keepdims=True)
     alpha = -(weight * (x - x_mean) * (y - y_mean)).sum(-1) / (weight * (x - x_mean) ** 2).sum(-1)
     # a frontier that does not fall is no frontier: it is held nearly flat
-    alpha = np.maximum(alpha, 1e-3)
+    alpha = np.maximum(alpha, FLATTEST)
     level = y_mean[..., 0] + alpha * x_mean[..., 0]
     found = floor[:, :, None] + np.exp(level[..., None] - alpha[..., None] * x)
     cost = ((np.log(found) - np.log(loss[:, None])) ** 2).sum(-1)

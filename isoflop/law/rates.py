@@ -47,10 +47,18 @@ def step_law(N: float, D: float) -> Rate:
 
 def _by_step_law(_: Records | None, model: ModelConfig, __: float, tokens: float) -> Rated:
     N = float(count_params(model).body)
-    outside = not (STEP_LAW_N[0] <= N <= STEP_LAW_N[1] and STEP_LAW_D[0] <= tokens <= STEP_LAW_D[1])
+    told = [_beyond(N, STEP_LAW_N, "N"), _beyond(tokens, STEP_LAW_D, "D")]
+    outside = "; caution: " + ", ".join(filter(None, told)) if any(told) else ""
     note = f"Step Law was fitted on {STEP_LAW_N[0]:.3g} to {STEP_LAW_N[1]:.3g} parameters and {STEP_LAW_D[0]:.3g} to "
     note += f"{STEP_LAW_D[1]:.3g} tokens; this run lies outside"
-    return Rated(step_law(N, tokens), "Step Law (arXiv:2503.04715)", (note,) if outside else ())
+    return Rated(step_law(N, tokens), f"Step Law (arXiv:2503.04715){outside}", (note,) if outside else ())
+
+
+def _beyond(value: float, known: tuple[float, float], letter: str) -> str:
+    """Say by which factor a value lies outside a range; empty within it."""
+    if value < known[0]:
+        return f"{letter} {known[0] / value:,.3g} times below its range"
+    return f"{letter} {value / known[1]:,.3g} times above its range" if value > known[1] else ""
 
 
 def _by_transfer(runs: Records | None, model: ModelConfig, _: float, tokens: float) -> Rated:

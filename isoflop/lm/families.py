@@ -174,7 +174,7 @@ def family_of(model: ModelConfig) -> Family:
         known = " nor ".join(family.name for family in FAMILIES.values())
         raise ValueError(
             f"this model is neither a {known}: {nearest.name}, the nearest, cannot express {', '.join(wrong)}; "
-            "share the run's folder itself"
+            "share the run's folder itself, or train with --preset llama or gpt, which can be exported"
         )
     return nearest
 

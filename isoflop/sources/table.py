@@ -205,6 +205,10 @@ def _convention(rows: Sequence[Row], columns: Mapping[str, str], path: Path) -> 
     return {**named, **SYNONYMS}.get(word.lower(), "given"), word or None
 
 
+SERIES_SHOWN = 12
+"""Most names of series that one sentence lists."""
+
+
 def _one_series(
     rows: list[tuple[int, Row]], column: str | None, path: Path, series: str | None
 ) -> list[tuple[int, Row]]:
@@ -218,9 +222,8 @@ def _one_series(
         return rows
     if series not in names:
         said = "holds several series, which may not share a law" if series is None else f"has no series {series!r}"
-        raise ValueError(
-            f"{path} {said}; name it (--series; of two tables --series-a, --series-b): one of {', '.join(names)}"
-        )
+        more = f" and {len(names) - SERIES_SHOWN} more" if len(names) > SERIES_SHOWN else ""
+        raise ValueError(f"{path} {said}; name it with --series: one of {', '.join(names[:SERIES_SHOWN])}{more}")
     return [(index, row) for index, row in rows if str(row.get(column)) == series]
 
 
