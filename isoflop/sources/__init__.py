@@ -32,9 +32,10 @@ def read(source: str | Path, *, series: str | None = None, columns: Columns = GU
             f"{source} does not exist; give a study's folder, a CSV or JSON table, or a .npy of the course"
         )
     if path.is_dir():
-        if any(path.rglob(EVENTS)) and not any(path.rglob("record.json")):
+        own = any(path.rglob("record.json"))  # found at once in a study of many runs, where a tracker's files never are
+        if not own and any(path.rglob(EVENTS)):
             return read_board(path, series, columns)
-        if any(path.rglob(OFFLINE)) and not any(path.rglob("record.json")):
+        if not own and any(path.rglob(OFFLINE)):
             return read_wandb(path, series, columns)
         if columns != GUESSED:
             raise ValueError(
