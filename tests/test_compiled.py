@@ -55,7 +55,7 @@ def test_whatever_compiles_is_used_and_leaves_no_trace_of_its_trial(
     assert record is not None and len(calls) == 2 + 6 * 2  # each process tries once
     mine, theirs = ([line["train_loss"] for line in lines(folder) if "lr" in line] for folder in (broken, plain))
     assert mine == pytest.approx(theirs, abs=1e-4)  # compiled, bf16 is autocast's, and AdamW the fused one
-    assert record.measured["devices"] == ["1 cpu compiled"] and record.measured["bit_exact"]
+    assert record.measured["devices"] == ["1 cpu compiled"] and not record.measured["bit_exact"]
 
 
 def test_a_run_that_finds_no_compiler_any_more_goes_on_and_says_so(
@@ -72,9 +72,7 @@ def test_a_run_that_finds_no_compiler_any_more_goes_on_and_says_so(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own parts
-def test_compiled_losses_are_those_of_before_up_to_rounding_and_resume_bit_for_bit(
-    make_run: MakeRun, unchecked: None
-) -> None:
+def test_compiled_losses_are_those_of_before_up_to_rounding_also_resumed(make_run: MakeRun, unchecked: None) -> None:
     """Sums in another order: within 1e-4 nats over 50 steps at a rate of 1e-3, at which roundings do not grow."""
     settings = {"steps": 50, "log_every": 1, "model": {"residual_pdrop": 0.1}, "optim": {"lr": 1e-3, "lr_width": None}}
     folders: list[Path] = [make_run(out=name, compile=name != "eager", **settings) for name in ("eager", "a", "b")]
@@ -82,7 +80,8 @@ def test_compiled_losses_are_those_of_before_up_to_rounding_and_resume_bit_for_b
     record = train(folders[1])
     assert record is not None and record.measured["compiled"]
     train(folders[2], should_stop=stop_before(20))
-    train(folders[2])
-    assert lines(folders[1]) == lines(folders[2])
-    eager, once = ([line["train_loss"] for line in lines(folder) if "lr" in line] for folder in folders[:2])
+    resumed = train(folders[2])
+    assert resumed is not None and not record.measured["bit_exact"] and not resumed.measured["bit_exact"]
+    eager, once, twice = ([line["train_loss"] for line in lines(folder) if "lr" in line] for folder in folders)
     assert max(abs(a - b) for a, b in zip(eager, once, strict=True)) < 1e-4
+    assert max(abs(a - b) for a, b in zip(once, twice, strict=True)) < 1e-4

@@ -236,7 +236,7 @@ def test_a_run_that_fails_twice_in_the_same_way_is_left_and_the_exit_code_says_s
     said = subprocess.run(command, capture_output=True, text=True)
     assert said.returncode == 1
     assert "11 of 12 runs complete" in said.stdout
-    assert f"isoflop study retry {tmp_path}` lets these 1 be tried again" in said.stderr
+    assert f"isoflop study retry {tmp_path}` lets this be tried again" in said.stderr
     assert len(failures(planned[0].folder)) == 2
 
 

@@ -1,7 +1,8 @@
 """A model's loss through torch's compiler, where there is one that works; else as it is, which is said.
 
 What is compiled is the plain path: torch's own attention and matrix products, in bf16 by autocast. Dropout draws the
-masks that it would draw uncompiled.
+masks that it would draw uncompiled. Two compilations need not sum in the same order, so no compiled run is called exact
+to the bit.
 """
 
 from __future__ import annotations

@@ -378,7 +378,7 @@ def _record(run: Run, steps: int, final: Evaluation | None, reason: str | None) 
         "threads": state.threads,
         "devices": state.devices,
         "compiled": run.compiled,
-        "bit_exact": len(state.threads) == len(state.devices) == 1,
+        "bit_exact": not run.compiled and len(state.threads) == len(state.devices) == 1,
         "torch": torch.__version__,
         "flops_by_convention": {name: tokens * count(config.model) for name, count in FLOPS.items()},
     }
