@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from isoflop.record import Record, Records
+from isoflop.sources import curves as module
 from isoflop.sources.curves import read_curves
 
 
@@ -31,4 +33,10 @@ def test_what_has_no_logs_has_no_curves(tmp_path: Path) -> None:
     records = study(tmp_path)
     assert read_curves(tmp_path / "t.csv", records) is None
     (tmp_path / "runs" / "a" / "log.jsonl").unlink()
+    assert read_curves(tmp_path, records) is None
+
+
+def test_many_runs_are_not_read_along_their_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = study(tmp_path)
+    monkeypatch.setattr(module, "MANY", 1)
     assert read_curves(tmp_path, records) is None

@@ -106,13 +106,14 @@ def rows_of(now: Progress, folder: Path) -> list[Row]:
     """Return a row for each run: those of the design by budget and size, then the rounds', then the target."""
     places = places_of(now, folder)
     underway = {run.planned.folder: run for run in now.underway}
+    varied = _varied(now.study)
     rows = [
         _row(
             run,
             place=places[run.folder],
             record=now.records.get(run.folder),
             going=underway.get(run.folder),
-            setting=_setting(run, now.study),
+            setting=" ".join(f"{name}={getattr(getattr(run.config, part), name)}" for part, name in varied),
         )
         for run in now.planned
     ]
@@ -187,13 +188,12 @@ def waits(run: Planned) -> tuple[str, str]:
     return "pending", ""
 
 
-def _setting(run: Planned, study: Study) -> str:
-    """Name what an ablation varies beside sizes and seeds."""
+def _varied(study: Study) -> list[tuple[str, str]]:
+    """Name what an ablation varies beside sizes and seeds: part of the configuration, and field."""
     from isoflop.study.ablation import parse
 
     owners = {field.name: part for part, kind in PARTS.items() for field in fields(kind)}
-    names = [name for name in parse(study.vary) if name not in ("d_model", "num_layers", "seed")]
-    return " ".join(f"{name}={getattr(getattr(run.config, owners[name]), name)}" for name in names)
+    return [(owners[name], name) for name in parse(study.vary) if name not in ("d_model", "num_layers", "seed")]
 
 
 def table(rows: Sequence[Row], width: int) -> list[str]:
