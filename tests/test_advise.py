@@ -59,7 +59,7 @@ def test_the_note_is_of_the_run_that_lies_farthest_out() -> None:
     told = advise(known, 4 * largest)
     farthest = max(run.flops for run in told.runs) / largest
     assert told.runs[0].flops < farthest * largest < 3 * largest
-    assert f"the farthest of these runs has only {farthest:.2g} times the FLOPs of the largest run" in told.notes[0]
+    assert f"the farthest of these runs takes {farthest:.2g} times the FLOPs of the largest run" in told.notes[0]
     assert not any("farthest" in note for note in advise(known, 100 * largest).notes)
 
 

@@ -151,3 +151,13 @@ def test_few_validation_tokens_are_told(source: Path, tmp_path: Path, capsys: py
     (source / "long.txt").write_text("".join(f"line {n}\n" for n in range(20_000)))
     assert run(source, "--out", tmp_path / "U", "--separator", r"9\n") == 0
     assert "few to measure" not in capsys.readouterr().out
+    (tmp_path / "two").mkdir()
+    for name, lines in (("a", 3_000), ("b", 30_000)):
+        (tmp_path / "two" / f"{name}.txt").write_text("".join(f"{name} {n}\n" for n in range(lines)))
+    parts = {}
+    for seed in range(8):  # which of the two goes to validation is a matter of the seed
+        assert run(tmp_path / "two", "--out", tmp_path / f"V{seed}", "--seed", seed) == 0
+        meta = read_meta(tmp_path / f"V{seed}")
+        parts[meta["val"]["tokens"] > meta["train"]["tokens"]] = capsys.readouterr().out
+    assert "of all tokens went to validation" in parts[True] and "below 0.1 leaves more" in parts[True]
+    assert "went to validation" not in parts[False]

@@ -202,3 +202,12 @@ def test_a_study_of_trunks_says_what_separate_runs_would_cost(
         said = " ".join(capsys.readouterr().out.split())
         assert "FLOPs spent, 0.60 of what separate runs would cost" in said
         assert ("the target complete" in said) is targets
+
+
+def test_a_study_that_cannot_be_trained_is_not_written(
+    token_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--data", str(token_folder), "--budgets", "1e3", "--sizes", "4", "--out", str(tmp_path / "none")]
+    assert main(["study", "run", *flags]) == 2
+    assert capsys.readouterr().err.startswith("isoflop: ")
+    assert not (tmp_path / "none").exists()

@@ -103,6 +103,9 @@ def test_a_folder_without_runs_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "empty" / "a.csv").write_text("x")
     with pytest.raises(ValueError, match=r"holds no runs, but tables such as a\.csv; give"):
         read(tmp_path / "empty")
+    (tmp_path / "empty" / "study.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"empty is a study of which no run has begun; `isoflop study run .*empty`"):
+        read(tmp_path / "empty")
     for study in ("s1", "s2"):
         for run in "abcde":
             (tmp_path / "all" / study / "runs" / run).mkdir(parents=True)

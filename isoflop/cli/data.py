@@ -82,6 +82,9 @@ FEW = 10_000
 """Validation tokens below which it is said: on so many bytes of Python's sources the loss of a model of 74,000
 parameters, 1.565 nats per token, had a standard error over documents of 0.049 (`isoflop evaluate`)."""
 
+MUCH = 2.0
+"""Times the share that was asked for, from which a validation part is said to be large."""
+
 
 @contextmanager
 def _bar() -> Iterator[Callable[[str, int, int], None]]:
@@ -119,11 +122,17 @@ def _summary(out: str, meta: Mapping[str, Any], *, fresh: bool) -> str:
     fields = ", ".join(f"{name} ({number:,} rows)" for name, number in meta.get("text_fields", {}).items())
     if fields:
         lines.append(f"  {'text from':<12}{fields}")
-    if (held := meta["val"]["tokens"]) < FEW:
-        part, asked = held / (held + meta["train"]["tokens"]), meta["options"]["val_fraction"]
+    held, asked = meta["val"]["tokens"], meta["options"]["val_fraction"]
+    part = held / (held + meta["train"]["tokens"])
+    if held < FEW:
         lines.append(
             f"  {'note':<12}{held:,} validation tokens ({part:.1%} of all) are few to measure losses on; a "
             f"--val-fraction above {asked:g} takes more"
+        )
+    elif part > MUCH * asked:
+        lines.append(
+            f"  {'note':<12}{part:.0%} of all tokens went to validation, for whole documents do and some are long; a "
+            f"--val-fraction below {asked:g} leaves more to train on"
         )
     for what in ("skipped", "repaired"):
         if meta[what]:

@@ -78,8 +78,9 @@ def run(
     folder = Path(out or (file if file and Path(file).is_dir() else study.name))
     study = with_tokens(study, folder)
     ladder = ladder or (study.design == "ladder" and not target)
+    drive.plan(study, folder)  # what cannot be trained is told before the study is written
     if target or ladder:
-        drive.plan(study, folder, targets=True)  # a study without target is told at once
+        drive.plan(study, folder, targets=True)
     before = drive.open_study(folder) if (folder / "study.json").exists() else None
     drive.settle(study, folder)
     if before and (changed := _changed(before, drive.open_study(folder))):

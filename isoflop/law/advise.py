@@ -321,7 +321,7 @@ def _notes(runs: list[Run], records: Records, shared: float, limits: Limits) -> 
     farthest = max(6 * run.params * run.tokens for run in runs) / float(records.C.max())
     if farthest < FAR_OUT:
         notes.append(
-            f"the farthest of these runs has only {farthest:.2g} times the FLOPs of the largest run so far; a larger "
+            f"the farthest of these runs takes {farthest:.2g} times the FLOPs of the largest run so far; a larger "
             "allowance would test the law farther out"
         )
     if limits.smallest < records.C.min() / ABOUT:

@@ -46,7 +46,7 @@ def read(source: str | Path, *, series: str | None = None, columns: Columns = GU
         if any(path.glob(PATTERN)):
             return read_npys(sorted(path.glob(PATTERN)))
         if not any(any(path.glob(f"{above}{name}")) for above in ("", "*/", "runs/*/") for name in RUN_FILES):
-            raise ValueError(f"{path} {_holds(path)}; give a study's folder, or a file that is a table")
+            raise ValueError(f"{path} {_holds(path)}")
         return read_folder(path)
     reader = SOURCES.get(path.suffix.lower())
     if reader is None:
@@ -59,12 +59,15 @@ def _read_json(path: Path, series: str | None, columns: Columns) -> Records:
 
 
 def _holds(path: Path) -> str:
-    """Say what a folder without runs holds instead."""
+    """Say what a folder without runs holds instead, and what to do."""
+    remedy = "give a study's folder, or a file that is a table"
+    if (path / "study.json").exists():
+        return f"is a study of which no run has begun; `isoflop study run {path}` trains them"
     if deeper := sorted({file.parents[1] for name in RUN_FILES for file in path.rglob(name)}):
         study = deeper[0].parent if deeper[0].name == "runs" else deeper[0]
-        return f"holds no runs itself, but {study} does"
+        return f"holds no runs itself, but {study} does; {remedy}"
     tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in SOURCES)
-    return f"holds no runs, but tables such as {tables[0]}" if tables else "holds no runs"
+    return f"holds no runs{f', but tables such as {tables[0]}' if tables else ''}; {remedy}"
 
 
 RUN_FILES = ("record.json", "config.json")
